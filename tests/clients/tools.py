@@ -1,0 +1,112 @@
+"""Finds the clients of the lab; those written in Go are built once, into a cache outside the clone.
+
+`python3 -m tests.clients.tools crane helm` builds (nothing but the standard library is needed for it).
+TXREGISTRY_CLIENTS says what a test does: `found` (default) skips where its tool is missing, `required`
+fails there, `off` skips the whole lab. TXREGISTRY_CACHE moves the cache.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import unittest
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+
+# name -> (version, package for `go install`)
+GO_INSTALL = {
+    "crane": ("v0.22.1", "github.com/google/go-containerregistry/cmd/crane"),
+    "helm": ("v3.22.0", "helm.sh/helm/v3/cmd/helm"),
+    "oras": ("v1.3.6", "oras.land/oras/cmd/oras"),
+    "regctl": ("v0.11.7", "github.com/regclient/regclient/cmd/regctl"),
+}
+
+# name -> package built in the module of that name under go/, whose go.mod and go.sum pin everything.
+GO_MODULES = {
+    "conformance": "github.com/opencontainers/distribution-spec/conformance",
+    "v1client": ".",
+}
+
+
+def cache_directory() -> str:
+    """Where built programs are kept."""
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return os.environ.get("TXREGISTRY_CACHE") or os.path.join(base, "txregistry-ci")
+
+
+def _module_version(module: str) -> str:
+    """A short name for the state of a module of ours: the sum of its files."""
+    import hashlib
+
+    total = hashlib.sha256()
+    for name in sorted(os.listdir(module)):
+        with open(os.path.join(module, name), "rb") as file:
+            total.update(file.read())
+    return total.hexdigest()[:12]
+
+
+def built_path(name: str) -> str:
+    """The path that the Go program `name` has in the cache, there or not."""
+    version = GO_INSTALL[name][0] if name in GO_INSTALL else _module_version(os.path.join(HERE, "go", name))
+    return os.path.join(cache_directory(), f"{name}-{version}", name)
+
+
+def build(name: str) -> str:
+    """Build the Go program `name` unless the cache has it, one builder at a time; its path."""
+    path = built_path(name)
+    folder = os.path.dirname(path)
+    os.makedirs(cache_directory(), exist_ok=True)
+    with open(folder + ".lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if os.path.exists(path):
+            return path
+        with tempfile.TemporaryDirectory(dir=cache_directory()) as work:
+            if name in GO_INSTALL:
+                version, package = GO_INSTALL[name]
+                command = ["go", "install", f"{package}@{version}"]
+                where = work
+            else:
+                command = ["go", "build", "-mod=readonly", "-o", os.path.join(work, name), GO_MODULES[name]]
+                where = os.path.join(HERE, "go", name)
+            environment = {**os.environ, "GOBIN": work, "CGO_ENABLED": "0"}
+            subprocess.run(command, cwd=where, env=environment, check=True, stdin=subprocess.DEVNULL)
+            os.makedirs(folder, exist_ok=True)
+            os.replace(os.path.join(work, name), path)
+    return path
+
+
+def required() -> bool:
+    """Whether a missing tool is a failure."""
+    return os.environ.get("TXREGISTRY_CLIENTS") == "required"
+
+
+def missing(reason: str) -> Exception:
+    """What a test raises where something that it needs is not here."""
+    return AssertionError(reason) if required() else unittest.SkipTest(reason)
+
+
+def find(name: str) -> str:
+    """The path of the program `name`: from the cache (built now if required), else from PATH.
+
+    Raises what `missing` gives.
+    """
+    if os.environ.get("TXREGISTRY_CLIENTS") == "off":
+        raise unittest.SkipTest("the clients are off")
+    if name in GO_INSTALL or name in GO_MODULES:
+        if required():
+            return build(name)
+        if os.path.exists(path := built_path(name)):
+            return path
+    found = shutil.which(name)
+    if found is None:
+        raise missing(f"{name} is not installed")
+    return found
+
+
+if __name__ == "__main__":
+    for tool in sys.argv[1:] or [*GO_MODULES, *GO_INSTALL]:
+        sys.stdout.write(build(tool) + "\n")

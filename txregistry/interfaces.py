@@ -1,0 +1,200 @@
+"""The contracts between the layers; a storage engine is written against this page alone.
+
+Paths are relative, `/`-separated, without a leading or trailing slash, without `.` and `..`; only
+`storage/layout.py` builds them. Every verb returns a Deferred that has already started; its failures are the
+`StorageError`s of `errors.py`, and an engine that does not answer is `Unavailable`, never `NotFound`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NewType, Protocol
+
+from twisted.internet.defer import Deferred
+from zope.interface import Attribute, Interface
+
+#: Equal for equal contents of one path; opaque. What `read` and `put` return and `put(if_match=)` takes.
+Version = NewType("Version", str)
+
+#: Fed with each batch inside the job that writes or reads it, in order: a list of pieces, never joined.
+Tap = Callable[[Sequence[bytes]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Stat:
+    """What is known of a path unread: `size` in bytes (0 of a directory), `modified` in seconds of the epoch."""
+
+    size: int
+    modified: float
+    is_directory: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A child in a listing: its last path component and whether it has children of its own."""
+
+    name: str
+    is_directory: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A part of a listing in the engine's own order; `cursor` asks for the next, None at the end."""
+
+    entries: tuple[Entry, ...]
+    cursor: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class PartialInfo:
+    """A partial object seen from outside.
+
+    `offset` and `state` are those of the last checkpoint, where a reopening starts; `modified` is when bytes last moved,
+    in seconds of the epoch.
+    """
+
+    offset: int
+    state: bytes
+    modified: float
+
+
+class Chunks(Protocol):
+    """An iterator over the bytes of a range, in pieces of at most a MiB; `close` ends it early, twice does no harm."""
+
+    def __aiter__(self) -> Chunks: ...
+    async def __anext__(self) -> bytes: ...
+    def close(self) -> None: ...
+
+
+class IReader(Interface):
+    """An open object that may be large. Whoever opened it closes it."""
+
+    size: int = Attribute("bytes in the object")
+    modified: float = Attribute("seconds of the epoch")
+
+    def chunks(start: int, stop: int) -> Chunks:
+        """The bytes from `start` up to, not including, `stop`; Unavailable if the object shrank meanwhile."""
+
+    def close() -> None:
+        """Let go of it; a job that still reads keeps its own hold."""
+
+
+class IPartial(Interface):
+    """A named object that grows and can be reopened, by this process or another. It is held until `close`.
+
+    After `commit`, `cancel`, `close`, or a failed write nothing but `close` is allowed.
+    """
+
+    offset: int = Attribute("bytes in it: where the next write begins")
+    state: bytes = Attribute("what the last checkpoint saved; empty in a new one")
+
+    def write(batch: Sequence[bytes], at: int, tap: Tap | None = None) -> Deferred[None]:
+        """Append `batch` at offset `at`, and feed it to `tap` in the same job.
+
+        WrongOffset unless `at` is the end; LostRace when another has taken the object over or finished it.
+        """
+
+    def checkpoint(state: bytes) -> Deferred[None]:
+        """Make all bytes durable, then save `state` (at most 4 KiB); a reopening starts at this offset with it."""
+
+    def read(tap: Tap) -> Deferred[None]:
+        """Feed all bytes to `tap`, in order, in jobs of at most a MiB."""
+
+    def commit(path: str) -> Deferred[None]:
+        """Make all bytes durable and let them appear at `path`, whole or not at all, replacing what is there.
+
+        The partial object, with whatever was put below its path, is gone after it, and so is the hold.
+        """
+
+    def cancel() -> Deferred[None]:
+        """Drop the object, with whatever was put below its path, and the hold."""
+
+    def close() -> Deferred[None]:
+        """Let go of it; the last checkpoint stays for a reopening. Never fails; a second time does nothing."""
+
+
+class IStorageDriver(Interface):
+    """Bytes at a path: what every storage engine can do."""
+
+    def read(path: str, limit: int) -> Deferred[tuple[bytes, Version]]:
+        """A whole small object. TooLarge above `limit` bytes; NotFound, also for a directory."""
+
+    def open(path: str) -> Deferred[IReader]:
+        """A large object. NotFound, also for a directory."""
+
+    def put(
+        path: str, data: bytes, if_absent: bool = False, if_match: Version | None = None
+    ) -> Deferred[Version]:
+        """Write a small object, durable when it fires; readers see the old bytes or the new, never a part.
+
+        LostRace when `if_absent` and something is there, or when the version there is not `if_match`.
+        """
+
+    def partial(path: str, create: bool = False) -> Deferred[IPartial]:
+        """Hold the partial object at `path`; `create` makes a new one.
+
+        NotFound without one, LostRace when `create` finds one, Busy while another holds it and bytes flow. A holder
+        that has moved no byte for five seconds loses it to the one who asks.
+        """
+
+    def peek(path: str) -> Deferred[PartialInfo]:
+        """A partial object seen without taking it. NotFound."""
+
+    def partials(prefix: str) -> Deferred[Sequence[str]]:
+        """The paths of the partial objects directly below `prefix`, in no order; none where there is no such directory."""
+
+    def stat(path: str) -> Deferred[Stat]:
+        """NotFound when there is nothing."""
+
+    def list(prefix: str, cursor: str | None = None, limit: int = 1000) -> Deferred[Page]:
+        """The children of a directory; of a missing one an empty page, as some engines cannot tell the two apart."""
+
+    def move(source: str, target: str) -> Deferred[None]:
+        """Give an object another path, durable when it fires, replacing what is there. NotFound."""
+
+    def remove(path: str) -> Deferred[None]:
+        """Remove an object, or a directory with all below it, durable when it fires. NotFound of nothing."""
+
+    def settle(path: str) -> Deferred[None]:
+        """Make durable what another request or server wrote, as an answer is about to rest on it. NotFound."""
+
+    def free_space() -> Deferred[int | None]:
+        """Bytes that can still be written; None where the engine has no such bound."""
+
+    def close() -> Deferred[None]:
+        """Let go of connections and threads."""
+
+
+class ISendsFiles(Interface):
+    """A reader that has a file descriptor, for `sendfile`."""
+
+    def fileno() -> int:
+        """The descriptor; the reader's own, valid until its `close`."""
+
+
+class IRedirects(Interface):
+    """A driver that can hand a client to the engine itself."""
+
+    def redirect(path: str, seconds: int) -> Deferred[str]:
+        """A signed URL from which the object can be read for so many seconds."""
+
+
+class IProvesFresh(Interface):
+    """A driver that can say at once, without a thread, whether an object changed."""
+
+    def stamp(path: str) -> bytes | None:
+        """Bytes that are equal as long as the object is; None when there is nothing. Synchronous."""
+
+
+class IPool(Interface):
+    """The one way to a thread."""
+
+    def run(function: Callable[..., object], *args: object) -> Deferred[object]:
+        """Run `function` in a thread of the bulk lane; begun or not, it runs, and a cancel is delivered after it."""
+
+    def run_small(function: Callable[..., object], *args: object) -> Deferred[object]:
+        """The same in the lane of its own that manifests and links have, so that large uploads never delay them."""
+
+    def stop() -> Deferred[None]:
+        """Wait for all jobs and end the threads."""

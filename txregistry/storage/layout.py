@@ -1,0 +1,159 @@
+"""Where everything lies: the one tree, drawn and built only here.
+
+    images/<id>/{json,ancestry,layer,_checksum,_inprogress,_files,_diff}            V1 images, as docker-registry 0.6.5
+    repositories/<namespace>/<repository>/{_index_images,_private,json,tag_<tag>}   V1 repositories, likewise
+    docker/registry/v2/blobs/<algorithm>/<hh>/<hex>/data                            V2, as CNCF distribution
+    docker/registry/v2/repositories/<name>/
+        _layers/<algorithm>/<hex>/link
+        _manifests/revisions/<algorithm>/<hex>/link
+        _manifests/tags/<tag>/{current/link, index/<algorithm>/<hex>/link}
+        _uploads/<uuid>/{data,startedat,...}
+    _txregistry/index/    derived from the rest: delete it at will, it is made again
+    _txregistry/state/    ours alone, not derivable: back it up
+    _txregistry/tmp/      partial objects that belong to no repository
+
+Nothing of ours lies under `docker/` beyond what distribution itself writes; its garbage collection and its walks
+stumble over foreign files there.
+"""
+
+from __future__ import annotations
+
+from txregistry.model.digest import Digest
+from txregistry.model.names import RepositoryName, Tag
+
+V2 = "docker/registry/v2"
+BLOBS = f"{V2}/blobs"
+REPOSITORIES = f"{V2}/repositories"
+V1_IMAGES = "images"
+V1_REPOSITORIES = "repositories"
+INDEX = "_txregistry/index"
+STATE = "_txregistry/state"
+TMP = "_txregistry/tmp"
+
+# -- V2 ---------------------------------------------------------------------------------------------------------
+
+
+def blob_data(digest: Digest) -> str:
+    """The bytes of a blob or manifest, whichever repositories link to it."""
+    return f"{BLOBS}/{digest.algorithm}/{digest.hex[:2]}/{digest.hex}/data"
+
+
+def repository(name: RepositoryName) -> str:
+    """The directory of a repository; those whose names begin with its own lie inside it."""
+    return f"{REPOSITORIES}/{name}"
+
+
+def layers(name: RepositoryName) -> str:
+    """The links of all blobs that a repository has."""
+    return f"{repository(name)}/_layers"
+
+
+def layer_link(name: RepositoryName, digest: Digest) -> str:
+    """The link that makes a blob part of a repository."""
+    return f"{layers(name)}/{digest.algorithm}/{digest.hex}/link"
+
+
+def manifests(name: RepositoryName) -> str:
+    """Revisions and tags of a repository."""
+    return f"{repository(name)}/_manifests"
+
+
+def revisions(name: RepositoryName, algorithm: str) -> str:
+    """The links of all manifests of one digest algorithm."""
+    return f"{manifests(name)}/revisions/{algorithm}"
+
+
+def revision_link(name: RepositoryName, digest: Digest) -> str:
+    """The link that makes a manifest part of a repository."""
+    return f"{revisions(name, digest.algorithm)}/{digest.hex}/link"
+
+
+def tags(name: RepositoryName) -> str:
+    """One directory for each tag, and nothing else."""
+    return f"{manifests(name)}/tags"
+
+
+def tag(name: RepositoryName, tag: Tag) -> str:
+    """A tag with its history."""
+    return f"{tags(name)}/{tag}"
+
+
+def tag_current(name: RepositoryName, tag_: Tag) -> str:
+    """The link to the manifest that a tag names now."""
+    return f"{tag(name, tag_)}/current/link"
+
+
+def tag_history(name: RepositoryName, tag_: Tag, digest: Digest) -> str:
+    """The link to a manifest that a tag names or once named."""
+    return f"{tag(name, tag_)}/index/{digest.algorithm}/{digest.hex}/link"
+
+
+def uploads(name: RepositoryName) -> str:
+    """The upload sessions of a repository."""
+    return f"{repository(name)}/_uploads"
+
+
+def upload(name: RepositoryName, uuid: str) -> str:
+    """The partial object of an upload session."""
+    return f"{uploads(name)}/{uuid}"
+
+
+def upload_started(name: RepositoryName, uuid: str) -> str:
+    """When a session began, for the purge of distribution: RFC 3339, UTC, whole seconds, no newline."""
+    return f"{upload(name, uuid)}/startedat"
+
+
+# -- V1 ---------------------------------------------------------------------------------------------------------
+
+
+def v1_image(image_id: str, part: str) -> str:
+    """One file of a V1 image: `json`, `ancestry`, `layer`, `_checksum`, `_inprogress`, `_files` or `_diff`."""
+    return f"{V1_IMAGES}/{image_id}/{part}"
+
+
+def v1_repository(namespace: str, repository: str) -> str:
+    """The directory of a V1 repository; `repository` is in its quoted form."""
+    return f"{V1_REPOSITORIES}/{namespace}/{repository}"
+
+
+def v1_tag(namespace: str, repository: str, tag: str) -> str:
+    """The file that holds the id of a tagged V1 image."""
+    return f"{v1_repository(namespace, repository)}/tag_{tag}"
+
+
+# -- ours -------------------------------------------------------------------------------------------------------
+
+
+def referrers(name: RepositoryName, subject: Digest) -> str:
+    """Derived: one small object for each manifest whose subject is this digest."""
+    return f"{INDEX}/referrers/{name}/_subjects/{subject.algorithm}/{subject.hex}"
+
+
+def referrer(name: RepositoryName, subject: Digest, digest: Digest) -> str:
+    """Derived: the descriptor of one referrer, as JSON."""
+    return f"{referrers(name, subject)}/{digest.algorithm}-{digest.hex}"
+
+
+def referrers_record(name: RepositoryName) -> str:
+    """Derived: of which revisions the referrers of a repository were made."""
+    return f"{INDEX}/referrers/{name}/_indexed"
+
+
+def v1_map(image_id: str) -> str:
+    """Derived: digest, size and diff id of a V1 layer, as JSON, so that it need not be read again."""
+    return f"{INDEX}/v1/{image_id}"
+
+
+def foreign_media_type(digest: Digest) -> str:
+    """State: the media type of a manifest that distribution could not parse."""
+    return f"{STATE}/media-types/{digest.algorithm}/{digest.hex}"
+
+
+def foreign_revision(name: RepositoryName, digest: Digest) -> str:
+    """State: the link of a manifest that distribution could not parse, kept out of its sight."""
+    return f"{STATE}/revisions/{name}/_revisions/{digest.algorithm}/{digest.hex}"
+
+
+def v1_partial(uuid: str) -> str:
+    """The partial object of a V1 layer, which knows no repository."""
+    return f"{TMP}/{uuid}"
