@@ -56,6 +56,16 @@ class RangeInvalid(RegistryError):
     code, text = "RANGE_INVALID", "requested range not satisfiable"
 
 
+class ChunkOutOfOrder(RangeInvalid):
+    """An upload chunk that does not begin where the upload ends; `offset` is where it does."""
+
+    text = "upload chunk out of order"
+
+    def __init__(self, offset: int) -> None:
+        super().__init__(f"the next chunk has to begin at byte {offset}")
+        self.offset = offset
+
+
 class PaginationNumberInvalid(RegistryError):
     """A page size that is not a number of zero or more."""
 
@@ -137,6 +147,10 @@ class UploadBusy(RegistryError):
     """Another request is writing to this upload session."""
 
     code, text = "BLOB_UPLOAD_INVALID", "another request is writing to this upload"
+
+    def __init__(self, retry_after: int) -> None:
+        super().__init__(f"try again in {retry_after} s, or begin a new upload")
+        self.retry_after = retry_after
 
 
 # -- who may do what -------------------------------------------------------------------------------------------

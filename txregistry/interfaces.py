@@ -50,8 +50,8 @@ class Page:
 class PartialInfo:
     """A partial object seen from outside.
 
-    `offset` and `state` are those of the last checkpoint, where a reopening starts; `modified` is when bytes last moved,
-    in seconds of the epoch.
+    `offset` and `state` are those of the last checkpoint, where a reopening starts; `modified` is when bytes last
+    moved, in seconds of the epoch.
     """
 
     offset: int
@@ -132,7 +132,7 @@ class IStorageDriver(Interface):
         """
 
     def partial(path: str, create: bool = False) -> Deferred[IPartial]:
-        """Hold the partial object at `path`; `create` makes a new one.
+        """Hold the partial object at `path`; `create` makes a new one, empty, that survives this process but not a power cut.
 
         NotFound without one, LostRace when `create` finds one, Busy while another holds it and bytes flow. A holder
         that has moved no byte for five seconds loses it to the one who asks.

@@ -94,13 +94,8 @@ def uploads(name: RepositoryName) -> str:
 
 
 def upload(name: RepositoryName, uuid: str) -> str:
-    """The partial object of an upload session."""
+    """The partial object of an upload session; its directory is where distribution keeps one."""
     return f"{uploads(name)}/{uuid}"
-
-
-def upload_started(name: RepositoryName, uuid: str) -> str:
-    """When a session began, for the purge of distribution: RFC 3339, UTC, whole seconds, no newline."""
-    return f"{upload(name, uuid)}/startedat"
 
 
 # -- V1 ---------------------------------------------------------------------------------------------------------
@@ -135,7 +130,7 @@ def referrer(name: RepositoryName, subject: Digest, digest: Digest) -> str:
 
 
 def referrers_record(name: RepositoryName) -> str:
-    """Derived: of which revisions the referrers of a repository were made."""
+    """Derived: the revisions of which the referrers of a repository were made."""
     return f"{INDEX}/referrers/{name}/_indexed"
 
 
@@ -144,14 +139,14 @@ def v1_map(image_id: str) -> str:
     return f"{INDEX}/v1/{image_id}"
 
 
-def foreign_media_type(digest: Digest) -> str:
-    """State: the media type of a manifest that distribution could not parse."""
-    return f"{STATE}/media-types/{digest.algorithm}/{digest.hex}"
+def foreign_revisions(name: RepositoryName, algorithm: str) -> str:
+    """State: the manifests of a repository that distribution could not parse, kept out of its sight."""
+    return f"{STATE}/revisions/{name}/_revisions/{algorithm}"
 
 
 def foreign_revision(name: RepositoryName, digest: Digest) -> str:
-    """State: the link of a manifest that distribution could not parse, kept out of its sight."""
-    return f"{STATE}/revisions/{name}/_revisions/{digest.algorithm}/{digest.hex}"
+    """State: what makes such a manifest part of the repository; its text is the media type."""
+    return f"{foreign_revisions(name, digest.algorithm)}/{digest.hex}"
 
 
 def v1_partial(uuid: str) -> str:

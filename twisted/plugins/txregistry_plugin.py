@@ -1,0 +1,10 @@
+"""Makes `registry` known to `twistd`; every `twistd` command loads this, so it imports nothing of ours."""
+
+from twisted.application.service import ServiceMaker
+
+serviceMaker = ServiceMaker(
+    "txregistry",
+    "txregistry.tap",
+    "A container registry: the OCI distribution API and Docker's V1 protocol.",
+    "registry",
+)

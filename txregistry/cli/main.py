@@ -1,0 +1,45 @@
+"""`txregistry`: the operator's commands, each a module of this package with `add(commands)`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from txregistry.cli import config, version
+
+
+class Refused(Exception):
+    """A command cannot do what was asked; its text is the one line that the operator reads."""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    top = argparse.ArgumentParser(
+        prog="txregistry",
+        description="Commands for whoever runs a registry. The registry itself is run by: twistd -n registry",
+    )
+    top.set_defaults(run=None, show=top)
+    commands = top.add_subparsers(title="commands", metavar="COMMAND")
+    config.add(commands)
+    version.add(commands)
+    return top
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; the exit status: 0 if it succeeded, 1 if not, 2 if it was misspelled."""
+    options = parser().parse_args(arguments)
+    if options.run is None:
+        options.show.print_help(sys.stderr)
+        return 2
+    try:
+        status: int = options.run(options)
+    except BrokenPipeError:
+        # Whoever read the output has seen enough; what is left in the buffer must not be tried again at the exit.
+        sys.stdout = None  # type: ignore[assignment]  # what Python itself does for a closed standard output
+        return 1
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

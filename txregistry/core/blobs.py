@@ -1,0 +1,106 @@
+"""Blobs: bytes stored once under their digest, and linked into each repository that has them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from txregistry.core.links import read_link, write_link
+from txregistry.core.repositories import Repositories
+from txregistry.errors import BlobUnknown, NotFound
+from txregistry.interfaces import IReader, IStorageDriver
+from txregistry.model.digest import Digest
+from txregistry.model.names import RepositoryName
+from txregistry.storage import layout
+
+
+@dataclass(frozen=True, slots=True)
+class BlobInfo:
+    """A blob of a repository: the digest it was asked for, the digest it is stored under, its size in bytes."""
+
+    digest: Digest
+    stored: Digest
+    size: int
+
+
+class Blobs:
+    """The blobs of all repositories."""
+
+    def __init__(self, driver: IStorageDriver, repositories: Repositories) -> None:
+        self._driver = driver
+        self._repositories = repositories
+
+    async def find(self, name: RepositoryName, digest: Digest) -> BlobInfo | None:
+        """A blob of this repository, or None.
+
+        A link may name another digest than its own: distribution stores a sha512 blob under its sha256.
+        """
+        target = await read_link(self._driver, layout.layer_link(name, digest))
+        if target is None:
+            return None
+        try:
+            stat = await self._driver.stat(layout.blob_data(target))
+        except NotFound:
+            return None
+        return None if stat.is_directory else BlobInfo(digest, target, stat.size)
+
+    async def stat(self, name: RepositoryName, digest: Digest) -> BlobInfo:
+        """A blob of this repository; BlobUnknown or NameUnknown."""
+        info = await self.find(name, digest)
+        if info is None:
+            raise await self._unknown(name, digest)
+        return info
+
+    async def open(self, name: RepositoryName, digest: Digest) -> IReader:
+        """A blob's bytes, for the caller to close; BlobUnknown or NameUnknown."""
+        target = await read_link(self._driver, layout.layer_link(name, digest))
+        if target is None:
+            raise await self._unknown(name, digest)
+        try:
+            return await self._driver.open(layout.blob_data(target))
+        except NotFound:
+            raise await self._unknown(name, digest) from None
+
+    async def link(self, name: RepositoryName, digest: Digest) -> None:
+        """Make a stored blob part of a repository."""
+        await write_link(self._driver, layout.layer_link(name, digest), digest)
+
+    async def mount(self, name: RepositoryName, source: RepositoryName | None, digest: Digest) -> bool:
+        """Link a blob that another repository has; whether it could be done.
+
+        Without a source any stored blob will do.
+        """
+        if source is not None:
+            info = await self.find(source, digest)
+            if info is None:
+                return False
+            stored = info.stored
+        else:
+            stored = digest
+        try:
+            await self._driver.settle(layout.blob_data(stored))
+        except NotFound:
+            return False
+        await write_link(self._driver, layout.layer_link(name, digest), stored)
+        return True
+
+    async def delete(self, name: RepositoryName, digest: Digest) -> None:
+        """Take a blob out of this repository; its bytes stay for others. BlobUnknown or NameUnknown."""
+        await self.stat(name, digest)
+        await self._driver.remove(layout.layer_link(name, digest))
+
+    async def missing(self, name: RepositoryName, digests: Iterable[Digest]) -> list[Digest]:
+        """Those of the blobs that the repository lacks; the others are made sure to survive a power cut."""
+        lacking = []
+        for digest in digests:
+            info = await self.find(name, digest)
+            if info is None:
+                lacking.append(digest)
+                continue
+            await self._driver.settle(layout.blob_data(info.stored))
+            await self._driver.settle(layout.layer_link(name, digest))
+        return lacking
+
+    async def _unknown(self, name: RepositoryName, digest: Digest) -> BlobUnknown:
+        await self._repositories.require(name)
+        return BlobUnknown({"name": str(name), "digest": str(digest)})

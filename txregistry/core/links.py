@@ -1,0 +1,56 @@
+"""Links: small objects whose text is a digest. With them a repository says which blobs and manifests are its own."""
+
+from __future__ import annotations
+
+from twisted.logger import Logger
+
+from txregistry.errors import DigestInvalid, NotFound, TooLarge
+from txregistry.interfaces import IStorageDriver
+from txregistry.model.digest import Digest
+from txregistry.model.names import RepositoryName
+from txregistry.storage import layout
+
+#: Longer than the digest text of any known algorithm, with room for stray white space.
+_LINK_LIMIT = 512
+
+_log = Logger()
+
+
+async def read_link(driver: IStorageDriver, path: str) -> Digest | None:
+    """The digest that a link names; None without one, and for one whose text is damaged (which is logged)."""
+    try:
+        data, _ = await driver.read(path, _LINK_LIMIT)
+        return Digest.parse(data.decode("ascii").strip())
+    except NotFound:
+        return None
+    except (DigestInvalid, UnicodeDecodeError, TooLarge):
+        _log.warn("damaged link, treated as missing: {path}", path=path)
+        return None
+
+
+async def write_link(driver: IStorageDriver, path: str, digest: Digest) -> None:
+    """Make a link, or point it elsewhere; distribution wants neither newline nor upper case."""
+    await driver.put(path, str(digest).encode("ascii"))
+
+
+async def entries(driver: IStorageDriver, path: str) -> list[tuple[str, bool]]:
+    """All children of a directory as (name, whether it is a directory), in the engine's order."""
+    found: list[tuple[str, bool]] = []
+    cursor: str | None = None
+    while True:
+        page = await driver.list(path, cursor)
+        found.extend((entry.name, entry.is_directory) for entry in page.entries)
+        if page.cursor is None:
+            return found
+        cursor = page.cursor
+
+
+async def is_revision(driver: IStorageDriver, name: RepositoryName, digest: Digest) -> bool:
+    """Whether this manifest belongs to the repository."""
+    for path in (layout.revision_link(name, digest), layout.foreign_revision(name, digest)):
+        try:
+            await driver.stat(path)
+        except NotFound:
+            continue
+        return True
+    return False

@@ -1,0 +1,92 @@
+"""Referrers: which manifests of a repository have a given subject.
+
+The answer is derived and kept under `_txregistry/index/`: one small object for each manifest with a subject, written
+before the manifest's revision link. Another server may have written to the same store, or the index may have been
+deleted, so each answer first looks at revisions that the repository's record does not name yet. Entries are never
+removed with their manifest; one without a revision is passed over, and speaks again when the manifest is pushed again.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from twisted.logger import Logger
+
+from txregistry.core.links import entries, is_revision
+from txregistry.errors import ManifestInvalid, NotFound, TooLarge
+from txregistry.interfaces import IStorageDriver
+from txregistry.model.digest import ALGORITHMS, Digest
+from txregistry.model.manifest import Manifest, media_type_of, parse_manifest
+from txregistry.model.names import RepositoryName
+from txregistry.storage import layout
+
+#: An entry repeats the annotations of a manifest, and so is never larger than one.
+_ENTRY_LIMIT = 8 * 1024 * 1024
+#: A record holds 72 bytes for each manifest of a repository.
+_RECORD_LIMIT = 256 * 1024 * 1024
+
+_log = Logger()
+
+Descriptor = dict[str, Any]
+
+
+class Referrers:
+    """The referrers of all repositories."""
+
+    def __init__(self, driver: IStorageDriver, manifest_limit: int) -> None:
+        self._driver = driver
+        self._manifest_limit = manifest_limit
+
+    async def add(self, name: RepositoryName, digest: Digest, manifest: Manifest) -> None:
+        """Note a manifest with a subject; to be done before its revision link is written."""
+        if manifest.subject is not None:
+            descriptor = json.dumps(manifest.referrer_descriptor(digest)).encode()
+            await self._driver.put(layout.referrer(name, manifest.subject, digest), descriptor)
+
+    async def list(self, name: RepositoryName, subject: Digest) -> list[Descriptor]:
+        """The descriptors of all manifests with this subject, by digest; none in an unknown repository."""
+        revisions = await self._revisions(name)
+        await self._index(name, revisions)
+        found: list[Descriptor] = []
+        for child, _ in await entries(self._driver, layout.referrers(name, subject)):
+            digest = Digest.parse(child.replace("-", ":", 1))
+            if digest in revisions and await is_revision(self._driver, name, digest):
+                data, _ = await self._driver.read(layout.referrer(name, subject, digest), _ENTRY_LIMIT)
+                found.append(json.loads(data))
+        return sorted(found, key=lambda descriptor: str(descriptor["digest"]))
+
+    async def _revisions(self, name: RepositoryName) -> set[Digest]:
+        """All that may be revisions: on disk the directory of a deleted one stays, empty."""
+        found = set()
+        for algorithm, length in ALGORITHMS.items():
+            for directory in (layout.revisions(name, algorithm), layout.foreign_revisions(name, algorithm)):
+                for child, _ in await entries(self._driver, directory):
+                    if len(child) == length:
+                        found.add(Digest(algorithm, child))
+        return found
+
+    async def _index(self, name: RepositoryName, revisions: set[Digest]) -> None:
+        """Bring the entries up to date with the revisions that the record lacks."""
+        path = layout.referrers_record(name)
+        try:
+            data, _ = await self._driver.read(path, _RECORD_LIMIT)
+            known = {Digest.parse(line) for line in data.decode("ascii").split()}
+        except NotFound:
+            known = set()
+        if revisions <= known:
+            return
+        looked_at = {digest for digest in revisions - known if await self._index_one(name, digest)}
+        lines = "\n".join(sorted(str(digest) for digest in (known & revisions) | looked_at))
+        await self._driver.put(path, lines.encode("ascii"))
+
+    async def _index_one(self, name: RepositoryName, digest: Digest) -> bool:
+        """Make the entry of one manifest if it needs one; whether the manifest was there to be looked at."""
+        try:
+            data, _ = await self._driver.read(layout.blob_data(digest), self._manifest_limit)
+            await self.add(name, digest, parse_manifest(data, media_type_of(data), unknown_types=True))
+        except NotFound:
+            return False
+        except (ManifestInvalid, TooLarge) as error:
+            _log.warn("{name}: {digest} cannot be a referrer: {error}", name=name, digest=digest, error=error)
+        return True

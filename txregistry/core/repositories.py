@@ -1,0 +1,60 @@
+"""Which repositories there are. A repository exists from its first blob or manifest on, not from a started upload."""
+
+from __future__ import annotations
+
+import heapq
+
+from txregistry.core.links import entries
+from txregistry.errors import NameInvalid, NameUnknown
+from txregistry.interfaces import IStorageDriver
+from txregistry.model.names import RepositoryName
+from txregistry.storage import layout
+
+#: What makes a directory a repository.
+_MARKS = {"_layers", "_manifests"}
+
+
+class Repositories:
+    """The repositories of a store."""
+
+    def __init__(self, driver: IStorageDriver) -> None:
+        self._driver = driver
+
+    async def exists(self, name: RepositoryName) -> bool:
+        """Whether a repository of this name is there."""
+        children = await entries(self._driver, layout.repository(name))
+        return any(directory and child in _MARKS for child, directory in children)
+
+    async def require(self, name: RepositoryName) -> None:
+        """Do nothing for a repository that exists; NameUnknown for one that does not."""
+        if not await self.exists(name):
+            raise NameUnknown({"name": str(name)})
+
+    async def names(self, after: str = "", limit: int | None = None) -> list[str]:
+        """Up to `limit` names greater than `after`, in byte order.
+
+        Directories wait in a heap by their full name, so that a name comes out before all greater ones are known,
+        and one that cannot hold anything greater than `after` is never opened.
+        """
+        found: list[str] = []
+        waiting = [""]
+        while waiting and (limit is None or len(found) < limit):
+            name = heapq.heappop(waiting)
+            path = f"{layout.REPOSITORIES}/{name}" if name else layout.REPOSITORIES
+            children = await entries(self._driver, path)
+            if name > after and any(directory and child in _MARKS for child, directory in children):
+                found.append(name)
+            for child, directory in children:
+                full = f"{name}/{child}" if name else child
+                if directory and _is_name(full) and (full >= after or after.startswith(f"{full}/")):
+                    heapq.heappush(waiting, full)
+        return found
+
+
+def _is_name(text: str) -> bool:
+    """Directories that are no repository names are other software's; distribution's own begin with `_`."""
+    try:
+        RepositoryName.parse(text)
+    except NameInvalid:
+        return False
+    return True

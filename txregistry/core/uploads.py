@@ -1,0 +1,248 @@
+"""Upload sessions: a blob arrives in one or many requests, perhaps at several workers, until its digest is told.
+
+Storage is the truth: a session is a partial object of the driver, and whoever holds that may write. Hashers cannot be
+stored, so the worker that holds one goes on with it; another worker lets the closing request read the bytes once.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+from txregistry.concurrency import Shields
+from txregistry.core.blobs import Blobs
+from txregistry.core.policy import Policy
+from txregistry.core.transfer import Body, receive
+from txregistry.errors import (
+    BlobUploadUnknown,
+    Busy,
+    ChunkOutOfOrder,
+    DigestInvalid,
+    LostRace,
+    NoSpace,
+    NotFound,
+    RegistryError,
+    StorageError,
+    UploadBusy,
+)
+from txregistry.interfaces import IPartial, IStorageDriver
+from txregistry.model.digest import Digest, known_algorithm, new_hasher
+from txregistry.model.names import RepositoryName
+from txregistry.model.uploads import UploadState, check_chunk, check_received
+from txregistry.storage import layout
+
+if TYPE_CHECKING:
+    from hashlib import _Hash
+
+#: First and last byte that a client says it sends.
+Chunk = tuple[int, int]
+
+_UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\Z")
+
+
+class Uploads:
+    """The upload sessions of all repositories."""
+
+    def __init__(self, driver: IStorageDriver, policy: Policy, shields: Shields, blobs: Blobs) -> None:
+        self._driver = driver
+        self._policy = policy
+        self._shields = shields
+        self._blobs = blobs
+        self._hashers = Hashers()
+
+    async def start(self, name: RepositoryName, algorithm: str = "sha256") -> str:
+        """Begin a session; its id. `algorithm` is that of the digest to come, if the client told it (end-4c)."""
+        known_algorithm(algorithm)
+        await self._require_space(0)
+        uuid = str(uuid4())
+        partial = await self._driver.partial(layout.upload(name, uuid), create=True)
+        try:
+            if algorithm != "sha256":
+                await partial.checkpoint(UploadState(algorithm).encode())
+        finally:
+            await partial.close()
+        return uuid
+
+    async def offset(self, name: RepositoryName, uuid: str) -> int:
+        """How many bytes of a session have arrived to stay (end-13); BlobUploadUnknown."""
+        try:
+            return (await self._driver.peek(_path(name, uuid))).offset
+        except NotFound:
+            raise BlobUploadUnknown({"upload": uuid}) from None
+
+    async def append(self, name: RepositoryName, uuid: str, body: Body, chunk: Chunk | None) -> int:
+        """Take a chunk (end-5); the bytes in the session after it.
+
+        ChunkOutOfOrder, SizeInvalid and UploadBusy leave the session as it was. A client that leaves in the middle
+        will find there what had arrived.
+        """
+        session = await self._open(name, uuid)
+        try:
+            check_chunk(session.start, chunk, body.length)
+            await self._require_space(body.length or 0)
+            await session.receive(body, chunk, None)
+            await session.save()
+            return session.partial.offset
+        except LostRace:
+            raise ChunkOutOfOrder(session.start) from None
+        finally:
+            await session.partial.close()
+
+    async def finish(self, name: RepositoryName, uuid: str, body: Body, chunk: Chunk | None, digest: Digest) -> None:
+        """Take the last chunk or none, and make the whole a blob of the repository (end-6).
+
+        A digest that does not match ends the session: what arrived is of no use to anybody.
+        """
+        session = await self._open(name, uuid)
+        try:
+            check_chunk(session.start, chunk, body.length)
+            await self._require_space(body.length or 0)
+            await session.receive(body, chunk, digest.algorithm)
+            found = await session.digest(digest.algorithm)
+            if found != digest:
+                size = session.partial.offset
+                await self._shields.shield(session.drop())
+                raise DigestInvalid({"digest": str(digest), "found": str(found), "bytes": size})
+            await self._shields.shield(self._commit(session, name, digest))
+        except LostRace:
+            raise ChunkOutOfOrder(session.start) from None
+        finally:
+            await session.partial.close()
+
+    async def monolithic(self, name: RepositoryName, body: Body, digest: Digest) -> None:
+        """Take a whole blob in one request (end-4b)."""
+        uuid = await self.start(name)
+        try:
+            await self.finish(name, uuid, body, None, digest)
+        except BaseException:
+            # Nobody else knows this session, so nobody could come back to it.
+            await self._shields.shield(self._discard(name, uuid))
+            raise
+
+    async def cancel(self, name: RepositoryName, uuid: str) -> None:
+        """End a session without a blob (end-14); BlobUploadUnknown, UploadBusy."""
+        session = await self._open(name, uuid)
+        try:
+            await self._shields.shield(session.drop())
+        finally:
+            await session.partial.close()
+
+    async def _discard(self, name: RepositoryName, uuid: str) -> None:
+        try:
+            await self.cancel(name, uuid)
+        except (RegistryError, StorageError):
+            # Dropped already, or left to the sweep of old sessions.
+            return
+
+    async def _commit(self, session: _Session, name: RepositoryName, digest: Digest) -> None:
+        await session.partial.commit(layout.blob_data(digest))
+        await self._blobs.link(name, digest)
+
+    async def _open(self, name: RepositoryName, uuid: str) -> _Session:
+        path = _path(name, uuid)
+        try:
+            partial = await self._driver.partial(path)
+        except NotFound:
+            raise BlobUploadUnknown({"upload": uuid}) from None
+        except Busy as busy:
+            raise UploadBusy(busy.retry_after) from None
+        return _Session(path, partial, self._hashers, self._shields)
+
+    async def _require_space(self, wanted: int) -> None:
+        free = await self._driver.free_space()
+        if free is not None and free < wanted + self._policy.space_reserve:
+            raise NoSpace("", f"{wanted} bytes are offered, {free} are free")
+
+
+class Hashers:
+    """Hashers of sessions between their requests; when there are too many the oldest goes first."""
+
+    LIMIT = 1000
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[str, tuple[int, _Hash]] = OrderedDict()
+
+    def take(self, path: str, offset: int) -> _Hash | None:
+        """The hasher of a session, if it was kept at this offset."""
+        at, hasher = self._kept.pop(path, (0, None))
+        return hasher if at == offset else None
+
+    def keep(self, path: str, offset: int, hasher: _Hash) -> None:
+        """Keep a hasher until the session's next request."""
+        self._kept[path] = (offset, hasher)
+        if len(self._kept) > self.LIMIT:
+            self._kept.popitem(last=False)
+
+
+class _Session:
+    """An upload session that this request holds."""
+
+    def __init__(self, path: str, partial: IPartial, hashers: Hashers, shields: Shields) -> None:
+        self.partial = partial
+        self.start = partial.offset
+        self._path = path
+        self._hashers = hashers
+        self._shields = shields
+        self._state = UploadState.decode(partial.state)
+        self._hasher: _Hash | None = None
+
+    async def receive(self, body: Body, chunk: Chunk | None, algorithm: str | None) -> None:
+        """Append a body, hashed on the way if its beginning was. One cut short is kept as far as it came."""
+        if self.start == 0:
+            self._hasher = new_hasher(algorithm or self._state.algorithm)
+        else:
+            self._hasher = self._hashers.take(self._path, self.start)
+        expected = None if chunk is None else chunk[1] - chunk[0] + 1
+        try:
+            await receive(body, self.partial, self._tap, expected)
+        except LostRace:
+            raise
+        except BaseException:
+            await self._shields.shield(self._save_what_came())
+            raise
+        # Closed without a checkpoint, the session stays as it was before this request.
+        check_received(chunk, self.partial.offset - self.start)
+
+    async def save(self) -> None:
+        """Make what arrived durable, and note its digest so far."""
+        digests = {} if self._hasher is None else {self._hasher.name: self._hasher.copy().hexdigest()}
+        await self.partial.checkpoint(UploadState(self._state.algorithm, digests).encode())
+        if self._hasher is not None:
+            self._hashers.keep(self._path, self.partial.offset, self._hasher)
+
+    async def digest(self, algorithm: str) -> Digest:
+        """The digest of all bytes: hashed on arrival, or noted with the last chunk, or by reading them again."""
+        if self._hasher is not None and self._hasher.name == algorithm:
+            return Digest(algorithm, self._hasher.hexdigest())
+        noted = self._state.digests.get(algorithm)
+        if noted is not None and self.partial.offset == self.start:
+            return Digest(algorithm, noted)
+        self._hasher = new_hasher(algorithm)
+        await self.partial.read(self._tap)
+        return Digest(algorithm, self._hasher.hexdigest())
+
+    async def drop(self) -> None:
+        """End the session; what arrived is gone."""
+        await self.partial.cancel()
+
+    def _tap(self, pieces: Sequence[bytes]) -> None:
+        if self._hasher is not None:
+            for piece in pieces:
+                self._hasher.update(piece)
+
+    async def _save_what_came(self) -> None:
+        try:
+            await self.save()
+        except StorageError:
+            # After a failed write the last checkpoint is what there is.
+            return
+
+
+def _path(name: RepositoryName, uuid: str) -> str:
+    """Where a session lies; BlobUploadUnknown for an id that is none of ours."""
+    if not _UUID.match(uuid):
+        raise BlobUploadUnknown({"upload": uuid[:100]})
+    return layout.upload(name, uuid)

@@ -1,0 +1,224 @@
+"""Where the server listens: endpoint strings, the TLS certificate, and what to say when either cannot be used."""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import os
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from OpenSSL import SSL, crypto
+from twisted.internet import ssl
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import serverFromString
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IAddress, IListeningPort, IProtocolFactory
+from twisted.protocols.tls import TLSMemoryBIOFactory
+from twisted.python.failure import Failure
+
+from txregistry.web.transport import RegistryPort
+
+
+class ListenError(Exception):
+    """The server cannot listen as told; the text is one line that says why."""
+
+
+#: TLS 1.2 with forward secrecy and authenticated encryption alone; the suites of TLS 1.3 are all of that kind.
+CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20:!aNULL"
+
+#: The endpoints that are a port of ours; all others are left to Twisted.
+_PORTS = ("tcp", "tcp6", "https")
+_DEFAULT_BACKLOG = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """An endpoint string that was understood.
+
+    `kind` is its first word; `port`, `interface` and `backlog` are set for `tcp`, `tcp6` and `https`.
+    """
+
+    text: str
+    kind: str
+    port: int = 0
+    interface: str = ""
+    backlog: int = _DEFAULT_BACKLOG
+
+    @property
+    def needs_certificate(self) -> bool:
+        """Whether it uses the certificate of the configuration."""
+        return self.kind == "https"
+
+    @property
+    def encrypted(self) -> bool:
+        """Whether clients speak TLS to it."""
+        return self.kind in ("https", "ssl")
+
+
+def parse(text: str) -> Endpoint:
+    """Read an endpoint string: Twisted's own kinds, and `https:PORT[:interface=ADDRESS][:backlog=N]`. ListenError."""
+    kind, *rest = (re.sub(r"\\(.)", r"\1", part) for part in re.split(r"(?<!\\):", text))
+    kind = kind.lower()
+    if kind not in _PORTS:
+        if not rest:
+            raise ListenError(f"endpoint {text!r}: an endpoint is written like tcp:5000 or https:5443")
+        return Endpoint(text, kind)
+    fields = {"interface": "::" if kind == "tcp6" else "", "backlog": str(_DEFAULT_BACKLOG)}
+    for position, part in enumerate(rest):
+        name, is_named, value = part.partition("=")
+        if not is_named and position == 0:
+            name, value = "port", part
+        if name not in ("port", "interface", "backlog") or not value:
+            raise ListenError(f"endpoint {text!r}: {kind}: takes a port, then interface= and backlog=, not {part!r}")
+        fields[name] = value
+    port, interface, backlog = fields.get("port", ""), fields["interface"], fields["backlog"]
+    if not re.fullmatch(r"[0-9]{1,5}", port) or int(port) > 65535:
+        raise ListenError(f"endpoint {text!r}: a port is a number from 0 to 65535, not {port!r}")
+    if not re.fullmatch(r"[1-9][0-9]{0,5}", backlog):
+        raise ListenError(f"endpoint {text!r}: backlog is a number from 1 up, not {backlog!r}")
+    if interface:
+        interface = "127.0.0.1" if interface == "localhost" else interface.strip("[]")
+        try:
+            ipaddress.ip_address(interface.partition("%")[0])
+        except ValueError:
+            raise ListenError(
+                f"endpoint {text!r}: interface is an address of this machine such as 127.0.0.1"
+                f" (write the colons of an IPv6 address as '\\:'), not {interface!r}"
+            ) from None
+    return Endpoint(text, kind, int(port), interface, int(backlog))
+
+
+def tls_context(certificate: str, key: str, client_ca: str | None = None) -> Any:
+    """What `https:` endpoints serve with, from PEM files: the certificate with its chain, its key, and an authority.
+
+    TLS 1.2 and newer, HTTP/1.1 alone by ALPN. With `client_ca` a client must show a certificate of that authority.
+    The files are read now, while the process may still be root. ListenError for a file that cannot be read or used.
+    """
+    chain = _certificates(certificate, "certificate")
+    private = _private_key(key)
+    trusted = _certificates(client_ca, "client authority") if client_ca else []
+    ciphers = ssl.AcceptableCiphers.fromOpenSSLCipherString(CIPHERS)  # type: ignore[no-untyped-call]  # Twisted's
+    authorities = ssl.trustRootFromCertificates(  # type: ignore[no-untyped-call]  # Twisted's
+        [ssl.Certificate(each) for each in trusted]  # type: ignore[no-untyped-call]  # Twisted's
+    )
+    options = ssl.CertificateOptions(
+        privateKey=private,
+        certificate=chain[0],
+        extraCertChain=chain[1:],
+        raiseMinimumTo=ssl.TLSVersion.TLSv1_2,
+        acceptableCiphers=ciphers,
+        acceptableProtocols=[b"http/1.1"],
+        trustRoot=authorities if trusted else None,
+    )
+    try:
+        options.getContext()
+    except SSL.Error as error:
+        reasons = {str(part[-1]) for part in error.args[0]}
+        if any("mismatch" in reason for reason in reasons):
+            raise ListenError(f"the certificate {certificate} and the key {key} do not belong together") from None
+        raise ListenError(f"the certificate {certificate} cannot be used: {', '.join(sorted(reasons))}") from None
+    return options
+
+
+def _read(path: str, what: str) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            return file.read(1 << 20)
+    except OSError as error:
+        raise ListenError(f"cannot read the {what} {path}: {os.strerror(error.errno or errno.EIO)}") from None
+
+
+def _certificates(path: str, what: str) -> list[Any]:
+    """All certificates of a PEM file, in order."""
+    blocks = re.findall(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", _read(path, what), re.DOTALL)
+    if not blocks:
+        raise ListenError(f"the {what} {path} has no certificate in PEM form")
+    try:
+        return [crypto.load_certificate(crypto.FILETYPE_PEM, block) for block in blocks]
+    except (crypto.Error, ValueError):
+        raise ListenError(f"the {what} {path} is not a valid certificate") from None
+
+
+def _private_key(path: str) -> Any:
+    data = _read(path, "key")
+    if b"PRIVATE KEY-----" not in data:
+        raise ListenError(f"the key {path} has no private key in PEM form")
+    if b"ENCRYPTED" in data:
+        raise ListenError(f"the key {path} is protected by a passphrase; give it without one")
+    try:
+        return crypto.load_privatekey(crypto.FILETYPE_PEM, data)
+    except (crypto.Error, ValueError, TypeError):
+        raise ListenError(f"the key {path} is not a valid private key") from None
+
+
+def listen(reactor: Any, endpoint: Endpoint, factory: IProtocolFactory, tls: Any = None) -> IListeningPort:
+    """Open the socket now. `tls` is what `tls_context` gave; ListenError if the socket cannot be opened."""
+    try:
+        if endpoint.kind in _PORTS:
+            if endpoint.needs_certificate:
+                factory = TLSMemoryBIOFactory(tls, False, factory, reactor)
+            port = RegistryPort(endpoint.port, factory, endpoint.backlog, endpoint.interface, reactor)
+            port.startListening()
+            return port
+        return _now(serverFromString(reactor, endpoint.text).listen(factory))  # type: ignore[no-untyped-call]  # Twisted's
+    except CannotListenError as error:
+        raise ListenError(f"cannot listen on {endpoint.text}: {_reason(error.socketError)}") from None
+    except Exception as error:
+        # Each kind of endpoint, those of plug-ins included, fails in a way of its own.
+        raise ListenError(f"cannot listen on {endpoint.text}: {_one_line(error)}") from None
+
+
+def _now(done: Deferred[IListeningPort]) -> IListeningPort:
+    """The result of a Deferred that has fired, as those of Twisted's server endpoints have."""
+    results: list[object] = []
+    done.addBoth(results.append)
+    if not results:
+        raise ListenError("this kind of endpoint does not open its socket at once")
+    if isinstance(results[0], Failure):
+        results[0].raiseException()
+    opened = results[0]
+    assert IListeningPort.providedBy(opened)
+    return opened
+
+
+def _reason(error: object) -> str:
+    if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
+        return "the address is already in use by another program"
+    if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM):
+        return "permission denied (ports below 1024 need root, or the capability cap_net_bind_service)"
+    if isinstance(error, OSError) and error.errno == errno.EADDRNOTAVAIL:
+        return "this machine does not have that address"
+    return _one_line(error)
+
+
+def _one_line(error: object) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def is_local(address: IAddress) -> bool:
+    """Whether only this machine can reach an address."""
+    if isinstance(address, IPv4Address | IPv6Address):
+        return ipaddress.ip_address(address.host.partition("%")[0]).is_loopback
+    return isinstance(address, UNIXAddress)
+
+
+def describe(address: IAddress, encrypted: bool) -> str:
+    """An address as a person would write it: a URL, or the path of a socket."""
+    if isinstance(address, IPv4Address | IPv6Address):
+        host = f"[{address.host}]" if isinstance(address, IPv6Address) else address.host
+        return f"{'https' if encrypted else 'http'}://{host}:{address.port}"
+    if isinstance(address, UNIXAddress):
+        return f"unix:{os.fsdecode(address.name or b'')}"
+    return str(address)
+
+
+def registry_name(address: IAddress) -> str | None:
+    """What a client on this machine would write before `/` in an image name; None for a socket without a port."""
+    if isinstance(address, IPv4Address | IPv6Address):
+        wildcard = address.host in ("0.0.0.0", "::")  # noqa: S104 - compared, not bound
+        host = "localhost" if wildcard or is_local(address) else address.host
+        return f"[{host}]:{address.port}" if ":" in host else f"{host}:{address.port}"
+    return None

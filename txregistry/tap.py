@@ -1,0 +1,78 @@
+"""`twistd registry`: its options, and the service that they make.
+
+`twistd registry --help` loads this module alone: what is heavy waits for `makeService`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from twisted.application.service import IService
+from twisted.python import usage
+
+#: What twistd calls its pid file unless told otherwise.
+_PID_FILE = "twistd.pid"
+
+
+class Options(usage.Options):
+    """The options after `registry`; one that is given wins over the configuration key of its name."""
+
+    synopsis = "Usage: twistd [twistd's options] registry [options]"
+    longdesc = (
+        "A container registry. Without a configuration file it serves the loopback interface, port 5000,"
+        " and stores in the user's data folder. 'txregistry config sample' prints a commented configuration,"
+        " 'txregistry config check' says what one means."
+    )
+    optParameters: ClassVar[list[list[Any]]] = [
+        [
+            "config",
+            "c",
+            None,
+            "YAML file of flavors; default: $DOCKER_REGISTRY_CONFIG, else config.yml in the working directory,"
+            " else one under /etc.",
+        ],
+        ["flavor", "f", None, "Flavor of that file; default: $SETTINGS_FLAVOR, else dev."],
+        ["storage-path", None, None, "Folder of local storage (key: storage_path)."],
+        ["tls-certificate", None, None, "PEM file with the certificate and its chain (key: tls_certificate)."],
+        ["tls-key", None, None, "PEM file with its private key (key: tls_key)."],
+        [
+            "tls-client-ca",
+            None,
+            None,
+            "PEM file of authorities; clients must then show a certificate of one (key: tls_client_ca).",
+        ],
+    ]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self["listen"] = []
+
+    def opt_listen(self, endpoint: str) -> None:
+        """Where to listen, may be given several times: a Twisted endpoint such as tcp:5000, tcp:5000:interface=127.0.0.1
+        or unix:/run/registry.sock, or https:5443 with the certificate below (key: listen)."""
+        self["listen"].append(endpoint)
+
+    def postOptions(self) -> None:
+        """In the foreground drop twistd's default pid file, which lets a folder be the working directory of one server
+        only and stays behind after a crash. A daemon keeps it: it is the way to stop one.
+        """
+        twistd = getattr(self, "parent", None)
+        if twistd is not None and twistd["nodaemon"] and twistd["pidfile"] == _PID_FILE:
+            twistd["pidfile"] = ""
+
+    @property
+    def daemon(self) -> bool:
+        """Whether twistd is about to leave the terminal."""
+        twistd = getattr(self, "parent", None)
+        return twistd is not None and not twistd["nodaemon"]
+
+
+def makeService(options: Options) -> IService:
+    """The registry that the options and the configuration ask for; SystemExit with one line if it cannot be."""
+    import os
+
+    from twisted.internet import reactor
+
+    from txregistry.service import make
+
+    return make(options, os.environ, os.getcwd(), reactor)

@@ -1,0 +1,194 @@
+"""A request whose route is entered when its headers are complete, and the sending of large answers."""
+
+# The methods of Request have no annotations, so that calling the overridden one would be an error everywhere.
+# mypy: disallow-untyped-calls=False
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from io import BytesIO
+from typing import TYPE_CHECKING, Protocol, cast
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IPushProducer
+from twisted.python.failure import Failure
+from twisted.web import server
+from zope.interface import implementer
+
+from txregistry.errors import BodyTooLarge, ClientGone, MalformedBody
+from txregistry.web.body import Body
+from txregistry.web.channel import Channel
+
+if TYPE_CHECKING:
+    from txregistry.web.site import RegistrySite
+
+#: The status in the access log of a request whose client left before the answer began; nginx writes the same.
+CLIENT_LEFT = 499
+
+
+class RegistryRequest(server.Request):
+    """A request; its route reads `body`, and may answer before it has come.
+
+    When the client leaves, the body fails with `ClientGone`, the Deferreds of `notifyFinish` fail (upon which Klein
+    cancels the route), and whatever the route still writes goes nowhere, without an error.
+    """
+
+    defaultContentType = None
+    #: For the access log, should the head never be complete.
+    method = b"-"
+    uri = b"-"
+    clientproto = b"HTTP/1.1"
+
+    #: There once the headers are complete.
+    body: Body
+    site: RegistrySite
+    _entered = False
+    _lost = False
+
+    def gotLength(self, length: int | None) -> None:
+        """Make the body."""
+        channel = cast(Channel, self.channel)
+        self.body = Body(channel, channel.site.reactor, length)
+        self.content = BytesIO()  # Twisted looks into it for forms
+
+    def handleContentChunk(self, data: bytes) -> None:
+        """Take bytes of the body."""
+        self.body.write(data)
+
+    def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
+        """Enter the route; called a second time when the last byte of the body is here."""
+        if self._entered:
+            self.body.end()
+        else:
+            self._entered = True
+            super().requestReceived(command, path, version)
+
+    def finish(self) -> None:
+        """End the answer; of no effect when the client has left."""
+        if self._lost:
+            return
+        if self._entered:
+            self.body.close()
+        super().finish()
+
+    def unregisterProducer(self) -> None:
+        """Let go of a producer, also after the connection was lost or the answer ended."""
+        if getattr(self, "channel", None) is None:
+            self.producer = None
+        else:
+            super().unregisterProducer()
+
+    def connectionLost(self, reason: Failure) -> None:
+        """Write the access log's line, and tell the body's reader and then everybody else."""
+        self._lost = True
+        if self._entered and not self.finished:
+            if not self.startedWriting:
+                self.code = CLIENT_LEFT
+            self.site.log(self)
+            self.body.fail(ClientGone("the client closed the connection"))
+        super().connectionLost(reason)
+
+    def refuse(self, code: int, reason: str) -> None:
+        """Answer with a line of text."""
+        text = reason.encode() + b"\n"
+        self.setResponseCode(code)
+        self.setHeader(b"Content-Type", b"text/plain; charset=utf-8")
+        self.setHeader(b"Content-Length", b"%d" % len(text))
+        self.write(text)
+        self.finish()
+
+    def abandon(self) -> None:
+        """Cut the connection: the one honest end of an answer that cannot be completed."""
+        if not self._lost and not self.finished:
+            self._lost = True
+            cast(Channel, self.channel).transport.abortConnection()
+
+    def processingFailed(self, reason: Failure) -> Failure:
+        """Answer for an error that no handler of the app took; an answer that has begun is cut off."""
+        if self._lost or reason.check(ClientGone):
+            self.abandon()
+        elif self.startedWriting:
+            self._log.failure("An answer was cut off", failure=reason)
+            self.abandon()
+        elif reason.check(BodyTooLarge):
+            self.refuse(413, str(reason.value))
+        elif reason.check(MalformedBody):
+            self.refuse(400, str(reason.value))
+        else:
+            super().processingFailed(reason)
+        return reason
+
+
+class Chunks(Protocol):
+    """A source of bytes, in pieces of some 64 KiB to 1 MiB, that has to be closed."""
+
+    def __aiter__(self) -> AsyncIterator[bytes]: ...
+
+    def close(self) -> object:
+        """Let go of what the pieces are read from."""
+
+
+@implementer(IPushProducer)
+class _Valve:
+    """Open or shut, as the transport wishes."""
+
+    def __init__(self) -> None:
+        self.gone = False
+        self._shut = False
+        self._waiting: Deferred[None] | None = None
+
+    async def opened(self) -> None:
+        """Wait while it is shut."""
+        if self._shut and not self.gone:
+            self._waiting = Deferred()
+            try:
+                await self._waiting
+            finally:
+                self._waiting = None
+
+    def pauseProducing(self) -> None:
+        self._shut = True
+
+    def resumeProducing(self) -> None:
+        self._shut = False
+        self._wake()
+
+    def stopProducing(self) -> None:
+        # Nobody is woken yet: the request's connectionLost comes next, upon which Klein cancels the route.
+        self.gone = True
+
+    def leave(self, _reason: object) -> None:
+        """The client left, or the answer was ended by somebody else."""
+        self.gone = True
+        self._wake()
+
+    def _wake(self) -> None:
+        waiting, self._waiting = self._waiting, None
+        if waiting is not None:
+            waiting.callback(None)
+
+
+async def send_chunks(request: RegistryRequest, chunks: Chunks) -> None:
+    """Send pieces of a body as fast as the client takes them, and close them in the end, whatever happens.
+
+    The caller has set Content-Length and ends the request. Returns early when the client leaves. For a HEAD request
+    only the headers are sent.
+    """
+    valve = _Valve()
+    try:
+        request.write(b"")  # the headers
+        if request.method == b"HEAD":
+            return
+        request.notifyFinish().addBoth(valve.leave)
+        request.registerProducer(valve, True)
+        try:
+            await valve.opened()
+            async for chunk in chunks:
+                if valve.gone:
+                    return
+                request.write(chunk)
+                await valve.opened()
+        finally:
+            request.unregisterProducer()
+    finally:
+        chunks.close()

@@ -1,0 +1,86 @@
+"""The factory of all connections: one resource behind our channel and request, and the access log."""
+
+# Site and its parents have hardly any annotations.
+# mypy: disallow-untyped-calls=False
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.interfaces import IReactorTime
+from twisted.web.http import Request, datetimeToLogString
+from twisted.web.resource import IResource
+from twisted.web.server import Site
+
+from txregistry.web.channel import Channel
+from txregistry.web.request import RegistryRequest
+
+IDLE_TIMEOUT = 60.0
+HEAD_TIMEOUT = 15.0
+
+_NOT_PRINTABLE = re.compile(rb'[^ !#-\[\]-~]')
+
+
+class RegistrySite(Site):
+    """Serves `resource` over HTTP/1.1.
+
+    `timeout` is for a connection on which nothing happens, `head_timeout` for a request's whole head, both in
+    seconds. `access_log` is called with each line of the access log, in the combined format and with its newline.
+    """
+
+    protocol = Channel  # type: ignore[assignment]  # Twisted names its own switch between HTTP/1.1 and HTTP/2
+    reactor: Any
+
+    def __init__(
+        self,
+        resource: IResource,
+        reactor: IReactorTime,
+        *,
+        timeout: float = IDLE_TIMEOUT,
+        head_timeout: float = HEAD_TIMEOUT,
+        access_log: Callable[[str], object] | None = None,
+    ) -> None:
+        super().__init__(resource, RegistryRequest, parsePOSTFormSubmission=False, timeout=timeout, reactor=reactor)
+        self.head_timeout = head_timeout
+        self._access_log = access_log
+        self._logged_second = -1
+        self._logged_time = ""
+
+    def acceptableProtocols(self) -> list[bytes]:
+        """What is offered by ALPN."""
+        return [b"http/1.1"]
+
+    def startFactory(self) -> None:
+        """Open nothing: the access log belongs to the caller."""
+
+    def stopFactory(self) -> None:
+        """Close nothing."""
+
+    def log(self, request: Request) -> None:
+        """Write one request's line: when its answer is finished, or when its client left before."""
+        if self._access_log is not None:
+            self._access_log(combined_line(request, self._time()) + "\n")
+
+    def _time(self) -> str:
+        second = int(self.reactor.seconds())
+        if second != self._logged_second:
+            self._logged_second, self._logged_time = second, datetimeToLogString(second)
+        return self._logged_time
+
+
+def combined_line(request: Request, time: str) -> str:
+    """A request in the combined log format of Apache and nginx; bytes that could break a line are escaped."""
+    line = b"%s %s %s" % (request.method, request.uri, request.clientproto)
+    referrer = request.getHeader(b"referer") or b"-"
+    agent = request.getHeader(b"user-agent") or b"-"
+    host = getattr(request.getClientAddress(), "host", "-")
+    return (
+        f'{host} - - {time} "{_printable(line)}" {request.code} {request.sentLength or "-"} '
+        f'"{_printable(referrer)}" "{_printable(agent)}"'
+    )
+
+
+def _printable(value: bytes) -> str:
+    return _NOT_PRINTABLE.sub(lambda match: b"\\x%02X" % match[0][0], value).decode("ascii")

@@ -1,0 +1,85 @@
+"""What all V2 routes share, and the ping."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+from klein import Klein
+
+from txregistry.core.registry import Registry
+from txregistry.errors import Unsupported
+from txregistry.web.problems import answer_json
+from txregistry.web.request import RegistryRequest
+
+Handler = Callable[..., Any]
+
+
+class Routes:
+    """A noun of the API: the routes that `register` adds, over the registry that they ask."""
+
+    def __init__(self, registry: Registry, external_url: str) -> None:
+        self.registry = registry
+        self._external_url = external_url.rstrip("/")
+
+    def register(self, app: Klein) -> None:
+        """Add this noun's routes to the app."""
+        raise NotImplementedError
+
+    def location(self, path: str) -> str:
+        """A URL for `Location`: relative, which proxies cannot spoil, unless an external URL is configured."""
+        return f"{self._external_url}{path}"
+
+    def require_delete(self) -> None:
+        """Refuse while deletion is switched off (end-9, end-10)."""
+        if not self.registry.policy.delete:
+            raise Unsupported("deletion is switched off; the operator can allow it with `delete: true`")
+
+
+def route(app: Klein, rule: str, methods: list[str], handler: Handler) -> None:
+    """Add a V2 route; each of its answers says which API this is."""
+
+    @wraps(handler)
+    def marked(request: RegistryRequest, **parts: str) -> Any:
+        request.setHeader("Docker-Distribution-Api-Version", "registry/2.0")
+        return handler(request, **parts)
+
+    app.route(rule, methods=methods)(marked)
+
+
+def query(request: RegistryRequest, name: str) -> str | None:
+    """The last value of a query parameter, or None."""
+    values = queries(request, name)
+    return values[-1] if values else None
+
+
+def queries(request: RegistryRequest, name: str) -> list[str]:
+    """All values of a query parameter; bytes that are not UTF-8 become U+FFFD, which no name or number contains."""
+    return [value.decode("utf-8", "replace") for value in request.args.get(name.encode("ascii"), [])]
+
+
+def header(request: RegistryRequest, name: str) -> str | None:
+    """A request header, or None."""
+    value = request.getHeader(name)
+    return None if value is None else str(value)
+
+
+def nothing(request: RegistryRequest, status: int) -> bytes:
+    """An answer without a body."""
+    request.setResponseCode(status)
+    if status != 204:
+        request.setHeader("Content-Length", "0")
+    return b""
+
+
+class Base(Routes):
+    """The ping, by which clients learn that this is a registry and how to log in (end-1)."""
+
+    def register(self, app: Klein) -> None:
+        """Add the ping."""
+        route(app, "/v2/", ["GET", "HEAD"], self.ping)
+
+    def ping(self, request: RegistryRequest) -> bytes:
+        """Say that the API is here (end-1)."""
+        return answer_json(request, 200, {})

@@ -1,0 +1,62 @@
+"""Blobs: pull, look, delete."""
+
+from __future__ import annotations
+
+from klein import Klein
+
+from txregistry.errors import RangeInvalid
+from txregistry.model.conditional import entity_tag, none_match, range_holds
+from txregistry.model.digest import Digest
+from txregistry.model.names import RepositoryName
+from txregistry.model.ranges import ByteRange, unsatisfied
+from txregistry.web.request import RegistryRequest, send_chunks
+from txregistry.web.v2.base import Routes, header, nothing, route
+
+
+class Blobs(Routes):
+    """`/v2/<name>/blobs/<digest>`."""
+
+    def register(self, app: Klein) -> None:
+        """Add the routes of blobs."""
+        rule = "/v2/<path:name>/blobs/<digest>"
+        route(app, rule, ["GET", "HEAD"], self.get)
+        route(app, rule, ["DELETE"], self.delete)
+
+    async def get(self, request: RegistryRequest, name: str, digest: str) -> bytes:
+        """Send a blob or a range of it (end-2)."""
+        wanted = Digest.parse(digest)
+        reader = await self.registry.blobs.open(RepositoryName.parse(name), wanted)
+        try:
+            request.setHeader("Docker-Content-Digest", str(wanted))
+            request.setHeader("ETag", entity_tag(wanted))
+            request.setHeader("Cache-Control", "max-age=31536000")
+            request.setHeader("Accept-Ranges", "bytes")
+            if none_match(header(request, "If-None-Match"), wanted):
+                return nothing(request, 304)
+            request.setHeader("Content-Type", "application/octet-stream")
+            part = self._part(request, wanted, reader.size)
+            if part is not None:
+                request.setResponseCode(206)
+                request.setHeader("Content-Range", part.content_range(reader.size))
+            start, stop = (part.start, part.stop) if part is not None else (0, reader.size)
+            request.setHeader("Content-Length", str(stop - start))
+            if request.method != b"HEAD":
+                await send_chunks(request, reader.chunks(start, stop))
+            return b""
+        finally:
+            reader.close()
+
+    def _part(self, request: RegistryRequest, digest: Digest, size: int) -> ByteRange | None:
+        if not range_holds(header(request, "If-Range"), digest):
+            return None
+        try:
+            return ByteRange.parse(header(request, "Range"), size)
+        except RangeInvalid:
+            request.setHeader("Content-Range", unsatisfied(size))
+            raise
+
+    async def delete(self, request: RegistryRequest, name: str, digest: str) -> bytes:
+        """Take a blob out of this repository (end-10)."""
+        self.require_delete()
+        await self.registry.blobs.delete(RepositoryName.parse(name), Digest.parse(digest))
+        return nothing(request, 202)
