@@ -180,6 +180,13 @@ class IRedirects(Interface):
         """A signed URL from which the object can be read for so many seconds."""
 
 
+class ISweeps(Interface):
+    """A driver whose writes may leave temporary objects behind when a process dies."""
+
+    def sweep(before: float) -> Deferred[int]:
+        """Remove what nobody writes to any more and is older than `before`, in seconds of the epoch; how many."""
+
+
 class IProvesFresh(Interface):
     """A driver that can say at once, without a thread, whether an object changed."""
 

@@ -3,12 +3,19 @@
 `twistd registry --help` loads this module alone: what is heavy waits for `makeService`.
 """
 
+# Twisted's options have no annotations.
+# mypy: disallow-untyped-calls=False
+
 from __future__ import annotations
 
+import os
+import sys
 from typing import Any, ClassVar
 
 from twisted.application.service import IService
 from twisted.python import usage
+
+from txregistry.version import __version__
 
 #: What twistd calls its pid file unless told otherwise.
 _PID_FILE = "twistd.pid"
@@ -17,7 +24,7 @@ _PID_FILE = "twistd.pid"
 class Options(usage.Options):
     """The options after `registry`; one that is given wins over the configuration key of its name."""
 
-    synopsis = "Usage: twistd [twistd's options] registry [options]"
+    synopsis = "[options]"
     longdesc = (
         "A container registry. Without a configuration file it serves the loopback interface, port 5000,"
         " and stores in the user's data folder. 'txregistry config sample' prints a commented configuration,"
@@ -48,9 +55,15 @@ class Options(usage.Options):
         self["listen"] = []
 
     def opt_listen(self, endpoint: str) -> None:
-        """Where to listen, may be given several times: a Twisted endpoint such as tcp:5000, tcp:5000:interface=127.0.0.1
-        or unix:/run/registry.sock, or https:5443 with the certificate below (key: listen)."""
+        """Where to listen; may be given several times (key: listen). A Twisted endpoint such as tcp:5000,
+        tcp:5000:interface=127.0.0.1 or unix:/run/registry.sock, or https:5443, which serves the certificate.
+        """
         self["listen"].append(endpoint)
+
+    def opt_version(self) -> None:
+        """Print the version and exit."""
+        sys.stdout.write(f"txregistry {__version__}\n")
+        sys.exit(0)
 
     def postOptions(self) -> None:
         """In the foreground drop twistd's default pid file, which lets a folder be the working directory of one server
@@ -69,10 +82,9 @@ class Options(usage.Options):
 
 def makeService(options: Options) -> IService:
     """The registry that the options and the configuration ask for; SystemExit with one line if it cannot be."""
-    import os
+    # The reactor is chosen by twistd before it calls this; the rest is what takes time to import.
+    from twisted.internet import reactor  # noqa: PLC0415
 
-    from twisted.internet import reactor
+    from txregistry.service import make  # noqa: PLC0415
 
-    from txregistry.service import make
-
-    return make(options, os.environ, os.getcwd(), reactor)
+    return make(options, os.environ, os.getcwd(), reactor, daemon=options.daemon)

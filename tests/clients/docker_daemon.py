@@ -30,7 +30,7 @@ class DockerCase(ClientCase):
         # An old daemon and a new command line, or the reverse, agree on a version by themselves.
         return self.call("docker", *arguments, DOCKER_HOST=f"unix://{self.socket}", DOCKER_BUILDKIT="0")
 
-    def push(self, name: str) -> str:
+    def docker_push(self, name: str) -> str:
         """Push; the digest that the daemon printed."""
         lines = [line for line in self.docker("push", name).splitlines() if "digest: sha256:" in line]
         return lines[-1].split("digest: ")[1].split()[0]

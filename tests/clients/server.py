@@ -151,7 +151,7 @@ class Registry:
 
     def log_tail(self) -> str:
         with open(self.log, errors="replace") as file:
-            return "".join(file.readlines()[-60:])
+            return "".join(line[:500] for line in file.readlines()[-30:])
 
     def request(self, method: str, path: str, body: bytes | None = None, **headers: str) -> Answer:
         """One request; underscores in header names stand for hyphens."""
@@ -218,7 +218,7 @@ def write_peer_config(registry: Registry) -> str:
             tls["clientcas"] = [registry.certificates.ca]
     settings = {
         "version": 0.1,
-        "log": {"level": "info"},
+        "log": {"level": "warn", "accesslog": {"disabled": True}},
         "storage": {"filesystem": {"rootdirectory": registry.storage}, "delete": {"enabled": True}},
         "http": {"addr": registry.host, "tls": tls},
     }

@@ -43,14 +43,8 @@ class StoreCase(ClientCase):
 
     def check_index(self) -> None:
         """Make a manifest list of two platforms from what the registry has, push it, pull one platform."""
-        for platform in ("amd64", "arm64"):
-            source = self.images.app if platform == "amd64" else self.images.other
-            for digest, media_type in self.images.layout.reachable(source["digest"]).items():
-                if digest != source["digest"]:
-                    self.registry.upload("lab/app", self.images.layout.read(digest), digest)
-            body = self.images.layout.read(source["digest"])
-            put = f"/v2/lab/app/manifests/{platform}"
-            self.assertEqual(self.registry.request("PUT", put, body, Content_Type=source["mediaType"]).status, 201)
+        self.push(self.registry, "lab/app", "amd64", self.images.app)
+        self.push(self.registry, "lab/app", "arm64", self.images.other)
         self.verb("manifest", "create", "multi")
         for platform in ("amd64", "arm64"):
             self.verb("manifest", "add", "--tls-verify=false", "multi", f"{self.remote}:{platform}")

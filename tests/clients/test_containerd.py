@@ -1,30 +1,16 @@
 """containerd: its own content store, filled from an archive, pushed and pulled by `ctr`."""
 
-from tests.clients.base import ClientCase
+from tests.clients.containerd_daemon import ContainerdCase
 from tests.clients.images import Descriptor
 
 
-class ContainerdTests(ClientCase):
-    """A containerd of the test's own, with its own root, state and socket, and no CRI."""
-
-    needs = ("containerd", "ctr")
-    needs_root = True
+class ContainerdTests(ContainerdCase):
+    """Push from one content store, pull into an empty one."""
 
     def setUp(self) -> None:
         super().setUp()
         self.registry = self.start_registry()
-        self.socket = self.path("containerd.sock")
-        with open(self.path("containerd.toml"), "w") as file:
-            file.write(
-                f'version = 2\nroot = "{self.path("root")}"\nstate = "{self.path("state")}"\n'
-                'disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.internal.v1.opt"]\n'
-                f'[grpc]\naddress = "{self.socket}"\n'
-            )
-        command = (self.tools["containerd"], "--config", self.path("containerd.toml"))
-        self.start_daemon(*command, log=self.path("containerd.log"), ready=self.socket)
-
-    def ctr(self, *arguments: str) -> str:
-        return self.call("ctr", "--address", self.socket, "--namespace", "lab", *arguments)
+        self.start_containerd()
 
     def push_and_pull(self, tag: str, descriptor: Descriptor) -> None:
         """Push from the store, empty the store, pull: the same digest, and every byte of it."""

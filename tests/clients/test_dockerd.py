@@ -18,11 +18,11 @@ class DockerdTests(DockerCase):
     def test_image(self) -> None:
         self.docker("load", "--input", write_docker_archive(self.path("archive.tar"), f"{self.name}:1"))
         image_id = self.image_id(f"{self.name}:1")
-        digest = self.push(f"{self.name}:1")
+        digest = self.docker_push(f"{self.name}:1")
         self.assertEqual(self.registry.manifest("lab/docker", "1").headers["docker-content-digest"], digest)
         # The second tag and the second repository find every layer there.
         self.docker("tag", f"{self.name}:1", f"{self.registry.host}/lab/second:1")
-        self.assertEqual(self.push(f"{self.registry.host}/lab/second:1"), digest)
+        self.assertEqual(self.docker_push(f"{self.registry.host}/lab/second:1"), digest)
         self.docker("rmi", "--force", image_id)
         self.docker("pull", f"{self.name}:1")
         self.assertEqual(self.image_id(f"{self.name}:1"), image_id)
@@ -35,7 +35,7 @@ class DockerdTests(DockerCase):
         with open(self.path("context", "Dockerfile"), "w") as file:
             file.write(f"FROM {base}\nCOPY Dockerfile /added\n")
         self.docker("build", "--tag", f"{self.name}:2", self.path("context"))
-        digest = self.push(f"{self.name}:2")
+        digest = self.docker_push(f"{self.name}:2")
         image_id = self.image_id(f"{self.name}:2")
         self.docker("rmi", "--force", image_id)
         self.docker("pull", f"{self.name}@{digest}")
@@ -50,7 +50,7 @@ class DockerdTests(DockerCase):
         for tag, seed in (("a", 1), ("b", 2)):
             archive = write_docker_archive(self.path(f"{tag}.tar"), f"{self.name}:{tag}", seed)
             self.docker("load", "--input", archive)
-            self.push(f"{self.name}:{tag}")
+            self.docker_push(f"{self.name}:{tag}")
         image_id = self.image_id(f"{self.name}:a")
         create = ("manifest", "create", "--insecure", f"{self.name}:multi")
         self.docker(*create, f"{self.name}:a", f"{self.name}:b")
@@ -61,4 +61,3 @@ class DockerdTests(DockerCase):
         self.assertEqual([entry["platform"]["architecture"] for entry in stored.json["manifests"]], ["amd64", "arm64"])
         self.docker("pull", f"{self.name}:multi")
         self.assertEqual(self.image_id(f"{self.name}:multi"), image_id)
-        self.docker("pull", "--platform", "linux/arm64", f"{self.name}@{pushed}")

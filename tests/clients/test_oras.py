@@ -16,7 +16,7 @@ class OrasTests(ClientCase):
         self.registry = self.start_registry()
         self.remote = f"{self.registry.host}/lab/app"
 
-    def push(self, tag: str) -> None:
+    def push_tag(self, tag: str) -> None:
         source = f"{self.images.layout.path}:{tag}"
         self.call("oras", "cp", "--from-oci-layout", source, "--to-plain-http", f"{self.remote}:{tag}")
         self.assert_served(self.registry, "lab/app", tag, getattr(self.images, tag))
@@ -28,12 +28,12 @@ class OrasTests(ClientCase):
 
     def test_image_and_index(self) -> None:
         for tag in ("app", "multi"):
-            self.push(tag)
+            self.push_tag(tag)
             self.pull(tag)
 
     def test_image_with_its_referrers(self) -> None:
         for tag in ("app", "sbom", "signature"):
-            self.push(tag)
+            self.push_tag(tag)
         self.assert_referrers(self.registry, "lab/app", self.images.app["digest"], self.both_artifacts())
         self.pull("app", "--recursive")
         for artifact in (self.images.sbom, self.images.signature):
@@ -46,7 +46,7 @@ class OrasTests(ClientCase):
                 self.assertEqual(file.read(), self.images.layout.read(needed))
 
     def test_attached_files(self) -> None:
-        self.push("app")
+        self.push_tag("app")
         with open(self.path("notes.txt"), "w") as file:
             file.write("notes\n" * 1000)
         kind = ("--artifact-type", SBOM)
@@ -62,7 +62,7 @@ class OrasTests(ClientCase):
                 self.assertEqual(file.read(), "notes\n" * 1000)
 
     def test_lists_and_deletes(self) -> None:
-        self.push("app")
+        self.push_tag("app")
         self.call("oras", "tag", "--plain-http", f"{self.remote}:app", "v1", "v2")
         tags = self.call("oras", "repo", "tags", "--plain-http", self.remote).split()
         self.assertEqual(sorted(tags), ["app", "v1", "v2"])

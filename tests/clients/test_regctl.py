@@ -15,13 +15,13 @@ class RegctlTests(ClientCase):
         self.remote = f"{self.registry.host}/lab/app"
         self.call("regctl", "registry", "set", "--tls", "disabled", self.registry.host)
 
-    def push(self, tag: str) -> None:
+    def push_tag(self, tag: str) -> None:
         self.call("regctl", "image", "copy", f"ocidir://{self.images.layout.path}:{tag}", f"{self.remote}:{tag}")
         self.assert_served(self.registry, "lab/app", tag, getattr(self.images, tag))
 
     def test_image_and_index(self) -> None:
         for tag in ("app", "multi"):
-            self.push(tag)
+            self.push_tag(tag)
             self.call("regctl", "image", "copy", f"{self.remote}:{tag}", f"ocidir://{self.path('back')}:{tag}")
             self.assert_layout(self.path("back"), getattr(self.images, tag))
         digest = self.call("regctl", "image", "digest", f"{self.remote}:multi").strip()
@@ -29,7 +29,7 @@ class RegctlTests(ClientCase):
 
     def test_artifacts(self) -> None:
         for tag in ("app", "sbom", "signature"):
-            self.push(tag)
+            self.push_tag(tag)
         self.assert_referrers(self.registry, "lab/app", self.images.app["digest"], self.both_artifacts())
         with open(self.path("notes.txt"), "w") as file:
             file.write("notes\n")
@@ -42,14 +42,14 @@ class RegctlTests(ClientCase):
 
     def test_copy_with_referrers(self) -> None:
         for tag in ("app", "sbom"):
-            self.push(tag)
+            self.push_tag(tag)
         self.call("regctl", "image", "copy", "--referrers", f"{self.remote}:app", f"{self.registry.host}/lab/copy:app")
         expected = {self.images.sbom["digest"]: SBOM}
         self.assert_referrers(self.registry, "lab/copy", self.images.app["digest"], expected)
 
     def test_tags_and_blobs(self) -> None:
-        self.push("app")
-        self.push("multi")
+        self.push_tag("app")
+        self.push_tag("multi")
         self.assertEqual(self.call("regctl", "tag", "ls", self.remote).split(), ["app", "multi"])
         self.call("regctl", "tag", "delete", f"{self.remote}:app")
         self.assertEqual(self.registry.manifest("lab/app", "app").status, 404)

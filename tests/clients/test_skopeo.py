@@ -19,11 +19,11 @@ class SkopeoTests(ClientCase):
         self.registry = self.start_registry()
         self.remote = f"docker://{self.registry.host}/lab/app"
 
-    def push(self, tag: str) -> None:
+    def push_tag(self, tag: str) -> None:
         self.call("skopeo", *PUSH, "--preserve-digests", f"oci:{self.images.layout.path}:{tag}", f"{self.remote}:{tag}")
 
     def test_image(self) -> None:
-        self.push("app")
+        self.push_tag("app")
         self.assert_served(self.registry, "lab/app", "app", self.images.app)
         self.call("skopeo", *PULL, f"{self.remote}:app", f"oci:{self.path('back')}:app")
         self.assert_layout(self.path("back"), self.images.app)
@@ -32,14 +32,14 @@ class SkopeoTests(ClientCase):
         self.assert_layout(self.path("again"), self.images.app)
 
     def test_index(self) -> None:
-        self.push("multi")
+        self.push_tag("multi")
         self.assert_served(self.registry, "lab/app", "multi", self.images.multi)
         self.call("skopeo", *PULL, f"{self.remote}:multi", f"oci:{self.path('back')}:multi")
         self.assert_layout(self.path("back"), self.images.multi)
 
     def test_artifacts(self) -> None:
         for tag in ("app", "sbom", "signature"):
-            self.push(tag)
+            self.push_tag(tag)
         self.assert_served(self.registry, "lab/app", "sbom", self.images.sbom)
         self.assert_referrers(self.registry, "lab/app", self.images.app["digest"], self.both_artifacts())
         self.call("skopeo", *PULL, f"{self.remote}:sbom", f"oci:{self.path('back')}:sbom")
@@ -57,8 +57,8 @@ class SkopeoTests(ClientCase):
             self.assertEqual(file.read(), stored.body)
 
     def test_lists_and_deletes(self) -> None:
-        self.push("app")
-        self.push("multi")
+        self.push_tag("app")
+        self.push_tag("multi")
         listed = json.loads(self.call("skopeo", "list-tags", "--tls-verify=false", self.remote))
         self.assertEqual(listed["Tags"], ["app", "multi"])
         self.call("skopeo", "delete", "--tls-verify=false", f"{self.remote}:multi")

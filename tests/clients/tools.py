@@ -1,4 +1,4 @@
-"""Finds the clients of the lab; those written in Go are built once, into a cache outside the clone.
+"""Finds the clients of the lab; those that no Debian package has are built once, into a cache outside the clone.
 
 `python3 -m tests.clients.tools crane helm` builds (nothing but the standard library is needed for it).
 A test whose tool is missing skips; with TXREGISTRY_REQUIRE_CLIENTS=1 it fails. TXREGISTRY_CACHE moves the cache.
@@ -31,6 +31,11 @@ GO_MODULES = {
     "v1client": ".",
 }
 
+# A program of ours in JavaScript, with its packages pinned beside it.
+NPM = "v1pull"
+
+ALL_BUILT = (NPM, *GO_MODULES, *GO_INSTALL)
+
 
 def cache_directory() -> str:
     """Where built programs are kept."""
@@ -47,14 +52,18 @@ def _module_version(module: str) -> str:
     return total.hexdigest()[:12]
 
 
+def _sources(name: str) -> str:
+    return os.path.join(HERE, "npm") if name == NPM else os.path.join(HERE, "go", name)
+
+
 def built_path(name: str) -> str:
-    """The path that the Go program `name` has in the cache, there or not."""
-    version = GO_INSTALL[name][0] if name in GO_INSTALL else _module_version(os.path.join(HERE, "go", name))
+    """The path that the program `name` has in the cache, there or not."""
+    version = GO_INSTALL[name][0] if name in GO_INSTALL else _module_version(_sources(name))
     return os.path.join(cache_directory(), f"{name}-{version}", name)
 
 
 def build(name: str) -> str:
-    """Build the Go program `name` unless the cache has it, one builder at a time; its path."""
+    """Build the program `name` unless the cache has it, one builder at a time; its path."""
     path = built_path(name)
     folder = os.path.dirname(path)
     os.makedirs(cache_directory(), exist_ok=True)
@@ -63,18 +72,28 @@ def build(name: str) -> str:
         if os.path.exists(path):
             return path
         with tempfile.TemporaryDirectory(dir=cache_directory()) as work:
-            if name in GO_INSTALL:
-                version, package = GO_INSTALL[name]
-                command = ["go", "install", f"{package}@{version}"]
-                where = work
-            else:
-                command = ["go", "build", "-mod=readonly", "-o", os.path.join(work, name), GO_MODULES[name]]
-                where = os.path.join(HERE, "go", name)
-            environment = {**os.environ, "GOBIN": work, "CGO_ENABLED": "0"}
-            subprocess.run(command, cwd=where, env=environment, check=True, stdin=subprocess.DEVNULL)
-            os.makedirs(folder, exist_ok=True)
-            os.replace(os.path.join(work, name), path)
+            _build_into(work, name)
+            os.chmod(work, 0o755)
+            # Only a whole build gets the name that is looked for.
+            shutil.move(work, folder)
+            os.mkdir(work)
     return path
+
+
+def _build_into(work: str, name: str) -> None:
+    environment = {**os.environ, "GOBIN": work, "CGO_ENABLED": "0"}
+    where = work
+    if name in GO_INSTALL:
+        version, package = GO_INSTALL[name]
+        command = ["go", "install", f"{package}@{version}"]
+    elif name in GO_MODULES:
+        command = ["go", "build", "-mod=readonly", "-o", os.path.join(work, name), GO_MODULES[name]]
+        where = _sources(name)
+    else:
+        shutil.copytree(_sources(name), work, dirs_exist_ok=True)
+        command = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
+    # Standard output is for the path alone.
+    subprocess.run(command, cwd=where, env=environment, check=True, stdin=subprocess.DEVNULL, stdout=sys.stderr)
 
 
 def required() -> bool:
@@ -92,7 +111,7 @@ def find(name: str) -> str:
 
     Raises what `missing` gives.
     """
-    if name in GO_INSTALL or name in GO_MODULES:
+    if name in ALL_BUILT:
         if required():
             return build(name)
         if os.path.exists(path := built_path(name)):
@@ -104,5 +123,5 @@ def find(name: str) -> str:
 
 
 if __name__ == "__main__":
-    for tool in sys.argv[1:] or [*GO_MODULES, *GO_INSTALL]:
+    for tool in sys.argv[1:] or ALL_BUILT:
         sys.stdout.write(build(tool) + "\n")

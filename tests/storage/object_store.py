@@ -2,7 +2,7 @@
 
 A partial object at `a/b` is a few keys under `_txregistry/partials/a/@/b/`:
 
-    records/<number>    who holds it until when, and the last checkpoint; numbered in sequence, created and never changed
+    records/<number>    who holds it until when, and the last checkpoint; each is created once and never changed
     segments/<random>   its bytes; all but the last of 5 MiB and more, so that each can become a part of an upload
 
 Blocking work runs in the pool; a multipart upload exists only inside `commit`.
@@ -24,7 +24,7 @@ from zope.interface import implementer
 from tests.storage.object_bucket import Bucket
 from tests.storage.object_records import NeverStood, Record, Records
 from txregistry.concurrency import start
-from txregistry.errors import Busy, LostRace, NotFound, StorageError, TooLarge, WrongOffset
+from txregistry.errors import Busy, LostRace, NotFound, StorageError, TooLarge, Unavailable, WrongOffset
 from txregistry.interfaces import IPartial, Page, PartialInfo, Stat, Tap, Version
 
 PARTIALS = "_txregistry/partials"
@@ -247,13 +247,13 @@ class ObjectPartial:
         return self._store.clock.seconds()
 
     def _swap(self, hold: float, **changes: Any) -> None:
-        """Write the next record; from then on this is the holder until `hold` seconds from now."""
+        """Write the next record; from then on this is the holder for `hold` seconds, at 0 no longer."""
         now = self._now()
         record = replace(
             self._record,
             previous=self._etag,
             nonce=uuid.uuid4().hex,
-            held_until=now + hold,
+            held_until=now + hold if hold else 0.0,
             moved=self._moved,
             **changes,
         )
@@ -285,6 +285,7 @@ class ObjectPartial:
     def _write(self, batch: Sequence[bytes], at: int, tap: Tap | None) -> None:
         if at != self.offset:
             raise WrongOffset(self._path, self.offset)
+        self._moved = self._now()
         self._renew()
         if self._buffer is None:
             assert self._tail is not None
@@ -296,7 +297,6 @@ class ObjectPartial:
         if len(self._buffer) >= SEGMENT:
             self._full.append(self._put_segment())
             self._buffer, self._tail = bytearray(), None
-        self._moved = self._now()
         self._renew()
         self.offset += sum(map(len, batch))
 
@@ -328,13 +328,22 @@ class ObjectPartial:
                 # The checkpoint stays that of the record: its state does not belong to the bytes since.
                 self._swap(COMMIT_HOLD, upload=(path, upload))
                 self._bucket.assemble(path, upload, [name for name, _ in segments], self._renew_commit)
-            except NotFound:  # whoever took it over aborted the upload or removed the segments
-                self._bucket.abort(path, upload)
-                raise LostRace(self._path) from None
-            except BaseException:
-                self._bucket.abort(path, upload)
+            except StorageError as error:
+                with suppress(StorageError):
+                    self._bucket.abort(path, upload)
+                if self._overtaken():
+                    raise LostRace(self._path) from error
                 raise
         self._end()
+
+    def _overtaken(self) -> bool:
+        """Whether that is why a commit failed: whoever took it over aborted its upload or removed its segments."""
+        try:
+            return self._records.latest()[1] != self._etag
+        except NotFound:
+            return True
+        except Unavailable:
+            return False
 
     def _renew_commit(self) -> None:
         if self._now() - self._renewed >= COMMIT_HOLD / 4:

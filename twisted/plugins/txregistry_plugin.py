@@ -5,6 +5,6 @@ from twisted.application.service import ServiceMaker
 serviceMaker = ServiceMaker(
     "txregistry",
     "txregistry.tap",
-    "A container registry: the OCI distribution API and Docker's V1 protocol.",
+    "A container registry (OCI distribution and Docker V1).",
     "registry",
 )

@@ -9,10 +9,6 @@ from collections.abc import Sequence
 from txregistry.cli import config, version
 
 
-class Refused(Exception):
-    """A command cannot do what was asked; its text is the one line that the operator reads."""
-
-
 def parser() -> argparse.ArgumentParser:
     """The whole command line."""
     top = argparse.ArgumentParser(
@@ -36,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         status: int = options.run(options)
     except BrokenPipeError:
         # Whoever read the output has seen enough; what is left in the buffer must not be tried again at the exit.
-        sys.stdout = None  # type: ignore[assignment]  # what Python itself does for a closed standard output
+        sys.stdout = None
         return 1
     return status
 

@@ -13,7 +13,7 @@ _MASK = "****"
 
 
 def check(settings: Settings) -> str:
-    """What would run with these settings: the decisions first, then every key that was set and from where."""
+    """What would run with these settings: the decisions, then each key that is set and read, with where."""
     lines = [
         f"file:     {settings.source or 'none, the embedded default'}",
         f"flavor:   {settings.flavor}",
@@ -24,7 +24,12 @@ def check(settings: Settings) -> str:
         "",
         "keys that are set:",
     ]
-    given = (key for key in KEYS if key.name in settings.values)
+    engines = {settings.storage.engine, settings.storage.alternate}
+    given = (
+        key
+        for key in KEYS
+        if key.name in settings.values and (not key.engines or engines.intersection(key.engines))
+    )
     lines += [_line(key, settings.values[key.name], settings.origins[key.name]) for key in given]
     lines += ["", "warnings:" if settings.warnings else "no warnings"]
     lines += [f"  {warning}" for warning in settings.warnings]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from txregistry.config.keys import Block, Key, Section
-from txregistry.config.kinds import BOOL, PATH, PORT, TEXT, URL, ListOf, choice, whole
+from txregistry.config.kinds import BOOL, PATH, PORT, TEXT, URL, Kind, ListOf, choice, whole
 
 ENGINES = ("local", "s3", "gcs", "swift", "glance", "elliptics")
 
@@ -35,8 +35,7 @@ STORAGE = Section(
 )
 
 
-def _s3(name: str, kind: object, default: object, meaning: str, *, secret: bool = False) -> Key:
-    assert isinstance(kind, type(TEXT) | Block)
+def _s3(name: str, kind: Kind, default: object, meaning: str, *, secret: bool = False) -> Key:
     return Key(name, kind, default, meaning, engines=("s3",), secret=secret, later=True)
 
 
@@ -154,7 +153,7 @@ GLANCE = Section(
             "os_auth_url",
             URL,
             None,
-            "Keystone's address; default of this and the next: the variable of the same name in capitals.",
+            "Keystone's address.",
             (),
             ("glance",),
             later=True,

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import yaml
 
 from txregistry.config import document
-from txregistry.config.kinds import ConfigError, FromEnvironment, closest_to, describe
+from txregistry.config.kinds import ConfigError, FromEnvironment, closest_to, describe, short
 
 #: What samples put where a value belongs; it counts as absent.
 PLACEHOLDER = "REPLACEME"
@@ -54,7 +54,9 @@ def choose(flavors: Mapping[object, object], name: str, source: str, environ: Ma
             flavor.content[key] = value
             flavor.origins[key] = layer
     for key, value in list(flavor.content.items()):
-        expanded = _Expansion(source, environ, flavor.absent).expand(value, f"{flavor.origins[key]}.{key}", 0)
+        expanded = _Expansion(source, environ, flavor.absent).expand(
+            value, f"{flavor.origins[key]}.{short(key)}", 0
+        )
         if expanded is None:
             del flavor.content[key]
         else:
@@ -71,11 +73,13 @@ class _Expansion:
     def expand(self, value: object, path: str, depth: int) -> object:
         """The value with `_env:` read and what counts as absent left out; None if it is absent itself."""
         if depth > _DEEPEST:
-            raise ConfigError(" ".join(f"{self.source}: {path[:60]}: nested too deeply".split()))
+            raise ConfigError(" ".join(f"{self.source}: {path[:60]}...: nested too deeply".split()))
         if isinstance(value, str):
             return self._text(value, path)
         if isinstance(value, dict):
-            pairs = ((key, self.expand(item, f"{path}.{key}", depth + 1)) for key, item in value.items())
+            pairs = (
+                (key, self.expand(item, f"{path}.{short(key)}", depth + 1)) for key, item in value.items()
+            )
             return {key: item for key, item in pairs if item is not None}
         if isinstance(value, list):
             items = (self.expand(item, f"{path}[{index}]", depth + 1) for index, item in enumerate(value))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from txregistry.config.kinds import FromEnvironment, Kind, Where, closest_to
 
@@ -39,7 +39,7 @@ class Section:
 def read_keys(
     keys: Sequence[Key],
     content: Mapping[object, object],
-    place: Callable[[str], Where],
+    place: Callable[[object], Where],
     *,
     ignored: Mapping[str, str],
     allowed: str,
@@ -56,14 +56,12 @@ def read_keys(
         if not isinstance(name, str) or (name not in spelled and name not in ignored):
             closest = closest_to(name, [*spelled, *ignored]) if isinstance(name, str) else None
             hint = f"; the closest known key is {closest}" if closest else ""
-            raise place(_short(name)).error(f"found an unknown key; allowed is {allowed}{hint}")
+            raise place(name).error(f"found an unknown key; allowed is {allowed}{hint}")
         if name in ignored:
             place(name).warn(f"has no effect here: {ignored[name]}")
             continue
         key = spelled[name]
-        where = place(name)
-        if key.secret:
-            where = Where(where.source, where.path, where.cwd, where.home, True, where.warnings)
+        where = replace(place(name), secret=key.secret)
         read = key.kind.read(value, where)
         if key.name in values and values[key.name] != read:
             raise where.error(
@@ -140,11 +138,3 @@ class MailSecurity(Kind):
             raise where.refuse(value, self.allowed)
         path = self.path.read(value, where)
         return True, path, path
-
-
-def _short(name: object) -> str:
-    """A name found in a file as it is shown in an error."""
-    text = name if isinstance(name, str) else str(name) if isinstance(name, bool) or name is None else "?"
-    if isinstance(name, int) and name.bit_length() < 200:
-        text = str(name)
-    return ascii(text[:60])[1:-1]

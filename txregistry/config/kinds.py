@@ -7,7 +7,7 @@ import os.path
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from urllib.parse import urlsplit
 
@@ -38,7 +38,7 @@ class Where:
     """A place in the configuration: the start of an error line, what relative paths begin at, and the warnings so far.
 
     `source` is the file (empty for an option of the command line), `path` the keys down to this one, `home` what `~`
-    stands for.
+    stands for. What a `secret` key holds is shown in no error.
     """
 
     source: str
@@ -48,15 +48,13 @@ class Where:
     secret: bool = False
     warnings: list[str] = field(default_factory=list)
 
-    def child(self, name: str, *, secret: bool = False) -> Where:
-        """The place of the key `name` below this one; what a secret key holds is shown in no error."""
-        return Where(
-            self.source, f"{self.path}.{name}", self.cwd, self.home, self.secret or secret, self.warnings
-        )
+    def child(self, name: object) -> Where:
+        """The place of the key `name` below this one."""
+        return replace(self, path=f"{self.path}.{short(name)}")
 
     def item(self, index: int) -> Where:
         """The place of one item of a list."""
-        return Where(self.source, f"{self.path}[{index}]", self.cwd, self.home, self.secret, self.warnings)
+        return replace(self, path=f"{self.path}[{index}]")
 
     def line(self, text: str) -> str:
         """One line about this place."""
@@ -106,9 +104,15 @@ def describe(value: object, *, secret: bool = False) -> str:
     return f"a {type(value).__name__}"
 
 
-def closest_to(name: str, known: list[str]) -> str | None:
-    """The most similar of the `known` names, None if none resembles it."""
-    found = get_close_matches(name.lower()[:100], known, n=1)
+def short(name: object) -> str:
+    """The name of a key, whatever YAML made of it, as an error shows it."""
+    text = name if isinstance(name, str) else describe(name)
+    return ascii(text[:60])[1:-1]
+
+
+def closest_to(name: str, known: list[str], likeness: float = 0.6) -> str | None:
+    """The most similar of the `known` names, None if none is alike to the degree `likeness` from 0 to 1."""
+    found = get_close_matches(name.lower()[:100], known, n=1, cutoff=likeness)
     return found[0] if found else None
 
 
@@ -153,8 +157,11 @@ class Scalar(Kind):
         try:
             return self.convert(plain)
         except ValueError:
-            closest = closest_to(plain, list(self.names)) if isinstance(plain, str) else None
-            raise where.refuse(value, self.allowed, closest) from None
+            # Names of engines are short: s4 and s3 are half alike.
+            closest = closest_to(plain, list(self.names), 0.5) if isinstance(plain, str) else None
+            # Whoever wrote a number or `yes` where text is wanted forgot the quotes.
+            unquoted = self.convert is _text and not isinstance(plain, str | list | Mapping)
+            raise where.refuse(value, self.allowed + " in quotes" * unquoted, closest) from None
 
 
 class ListOf(Kind):
@@ -309,7 +316,7 @@ class _AccessLog(Scalar):
         return text if text in ("-", "off") else where.absolute(text)
 
 
-TEXT = Scalar("text (a number needs quotes)", _text, literal=True)
+TEXT = Scalar("text", _text, literal=True)
 PATH = _Path("a path", _text, literal=True)
 BOOL = Scalar("true or false", _boolean)
 PORT = whole(1, 65535)

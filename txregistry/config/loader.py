@@ -12,7 +12,7 @@ from typing import Any
 from txregistry.config import document
 from txregistry.config import flavor as flavors
 from txregistry.config.keys import Block, default_of, read_keys
-from txregistry.config.kinds import ConfigError, Where
+from txregistry.config.kinds import ConfigError, Where, short
 from txregistry.config.schema import IGNORED, KEYS, MAIL
 from txregistry.config.settings import Cors, Mail, Redis, Settings, Storage
 
@@ -96,10 +96,10 @@ class _Reading:
         self._take(options)
         self.values_and_defaults = {key.name: self.values.get(key.name, default_of(key)) for key in KEYS}
 
-    def place(self, name: str) -> Where:
+    def place(self, name: object) -> Where:
         """Where the key `name` was written."""
         origin = self.origins.get(name, self.flavor.name)
-        path = origin if origin.startswith("--") else f"{origin}.{name}"
+        path = origin if origin.startswith("--") else f"{origin}.{short(name)}"
         source = "" if origin.startswith("--") else self.root.source
         return replace(self.root, source=source, path=path)
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from twisted.internet.interfaces import IReactorTime
+
 from txregistry.concurrency import Shields
 from txregistry.core.blobs import Blobs
+from txregistry.core.janitor import Janitor
 from txregistry.core.manifests import Manifests
 from txregistry.core.policy import Policy
 from txregistry.core.referrers import Referrers
@@ -16,7 +19,7 @@ from txregistry.interfaces import IStorageDriver
 class Registry:
     """What the web layer talks to: one attribute for each noun of the API."""
 
-    def __init__(self, driver: IStorageDriver, policy: Policy, shields: Shields) -> None:
+    def __init__(self, driver: IStorageDriver, policy: Policy, shields: Shields, clock: IReactorTime) -> None:
         self.policy = policy
         self.shields = shields
         self.repositories = Repositories(driver)
@@ -27,3 +30,4 @@ class Registry:
         self.manifests = Manifests(
             driver, policy, shields, self.repositories, self.blobs, self.tags, self.referrers
         )
+        self.janitor = Janitor(driver, self.repositories, policy, clock)

@@ -31,7 +31,15 @@ class Repositories:
             raise NameUnknown({"name": str(name)})
 
     async def names(self, after: str = "", limit: int | None = None) -> list[str]:
-        """Up to `limit` names greater than `after`, in byte order.
+        """Up to `limit` names greater than `after`, in byte order."""
+        return await self._walk(_MARKS, after, limit)
+
+    async def with_uploads(self) -> list[RepositoryName]:
+        """Those that have, or had, upload sessions; some may never have become repositories."""
+        return [RepositoryName(name) for name in await self._walk({"_uploads"})]
+
+    async def _walk(self, marks: set[str], after: str = "", limit: int | None = None) -> list[str]:
+        """Names whose directory has one of the marks.
 
         Directories wait in a heap by their full name, so that a name comes out before all greater ones are known,
         and one that cannot hold anything greater than `after` is never opened.
@@ -42,7 +50,7 @@ class Repositories:
             name = heapq.heappop(waiting)
             path = f"{layout.REPOSITORIES}/{name}" if name else layout.REPOSITORIES
             children = await entries(self._driver, path)
-            if name > after and any(directory and child in _MARKS for child, directory in children):
+            if name > after and any(directory and child in marks for child, directory in children):
                 found.append(name)
             for child, directory in children:
                 full = f"{name}/{child}" if name else child

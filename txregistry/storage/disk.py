@@ -14,7 +14,7 @@ from collections.abc import Sequence
 #: File systems whose page cache is on this machine and whose calls do not wait for a network or another process.
 #: What is not known here is treated as remote: slower, never wrong.
 LOCAL_FILE_SYSTEMS = frozenset(
-    "bcachefs btrfs ext2 ext3 ext4 f2fs jfs overlay ramfs reiserfs tmpfs xfs zfs".split()
+    ["bcachefs", "btrfs", "ext2", "ext3", "ext4", "f2fs", "jfs", "overlay", "ramfs", "reiserfs", "tmpfs", "xfs", "zfs"]
 )
 
 #: The most pieces that one `pwritev` takes.

@@ -155,7 +155,7 @@ class Channel(HTTPChannel):
             self.phase = Phase.IDLE if self.persistent else Phase.CLOSING
             self.setTimeout(self._idle_timeout)
             super().requestDone(request)  # parses what else has come
-        elif self.phase is Phase.BODY and self.persistent:
+        elif self.phase is Phase.BODY and (self.persistent or request.body.remaining == 0):
             self.phase = Phase.REST
             self.setTimeout(self._idle_timeout)
             self.release_body()

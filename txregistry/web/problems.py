@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from typing import cast
 
 from klein import Klein
 from twisted.internet.defer import CancelledError
 from twisted.logger import Logger
 from twisted.python.failure import Failure
+from twisted.web.iweb import IRequest
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from txregistry import errors
@@ -114,25 +116,29 @@ def answer_json(request: RegistryRequest, status: int, value: object, indent: in
 def handle_errors(app: Klein) -> None:
     """Let every exception that a route of this app raises be answered here."""
 
-    def answered(request: RegistryRequest, failure: Failure) -> bytes:
-        error = failure.value
-        if isinstance(error, errors.ClientGone | CancelledError):
-            return b""
-        if request.startedWriting:
-            # Neither the status nor the promised length can be taken back.
-            _log.error("{uri}: cut off: {error!r}", uri=request.uri, error=error)
-            request.abandon()
-            return b""
-        if isinstance(error, errors.RegistryError):
-            return _refused(request, error)
-        if isinstance(error, errors.StorageError):
-            return _storage_failed(request, error)
-        if isinstance(error, HTTPException):
-            return _not_routed(request, error)
-        _log.failure("{method} {uri} failed", failure, method=request.method, uri=request.uri)
-        return answer(request, 500, "UNKNOWN", "internal error; the registry's log has the details")
+    def answered(request: IRequest, failure: Failure) -> bytes:
+        return _answer_for(cast(RegistryRequest, request), failure)
 
     app.handle_errors(Exception)(answered)
+
+
+def _answer_for(request: RegistryRequest, failure: Failure) -> bytes:
+    error = failure.value
+    if isinstance(error, errors.ClientGone | CancelledError):
+        return b""
+    if request.startedWriting:
+        # Neither the status nor the promised length can be taken back.
+        _log.error("{uri}: cut off: {error!r}", uri=request.uri, error=error)
+        request.abandon()
+        return b""
+    if isinstance(error, errors.RegistryError):
+        return _refused(request, error)
+    if isinstance(error, errors.StorageError):
+        return _storage_failed(request, error)
+    if isinstance(error, HTTPException):
+        return _not_routed(request, error)
+    _log.failure("{method} {uri} failed", failure, method=request.method, uri=request.uri)
+    return answer(request, 500, "UNKNOWN", "internal error; the registry's log has the details")
 
 
 def _refused(request: RegistryRequest, error: errors.RegistryError) -> bytes:

@@ -9,10 +9,12 @@ from collections.abc import AsyncIterator
 from io import BytesIO
 from typing import TYPE_CHECKING, Protocol, cast
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IPushProducer
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web import server
+from twisted.web.http import NO_BODY_CODES
 from zope.interface import implementer
 
 from txregistry.errors import BodyTooLarge, ClientGone, MalformedBody
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 
 #: The status in the access log of a request whose client left before the answer began; nginx writes the same.
 CLIENT_LEFT = 499
+
+_log = Logger()
 
 
 class RegistryRequest(server.Request):
@@ -64,12 +68,23 @@ class RegistryRequest(server.Request):
             super().requestReceived(command, path, version)
 
     def finish(self) -> None:
-        """End the answer; of no effect when the client has left."""
+        """End the answer; of no effect when the client has left. One shorter than it promised is cut off."""
         if self._lost:
+            return
+        if self._is_short():
+            _log.error("{method} {uri}: the answer is shorter than its Content-Length, so the connection is cut",
+                            method=self.method, uri=self.uri)  # fmt: skip
+            self.abandon()
             return
         if self._entered:
             self.body.close()
         super().finish()
+
+    def _is_short(self) -> bool:
+        promised = self.responseHeaders.getRawHeaders(b"Content-Length")
+        if promised is None or self.method == b"HEAD" or self.code in NO_BODY_CODES:
+            return False
+        return self.sentLength < int(promised[0])
 
     def unregisterProducer(self) -> None:
         """Let go of a producer, also after the connection was lost or the answer ended."""
@@ -108,7 +123,7 @@ class RegistryRequest(server.Request):
         if self._lost or reason.check(ClientGone):
             self.abandon()
         elif self.startedWriting:
-            self._log.failure("An answer was cut off", failure=reason)
+            _log.failure("An answer was cut off", failure=reason)
             self.abandon()
         elif reason.check(BodyTooLarge):
             self.refuse(413, str(reason.value))
@@ -133,18 +148,20 @@ class _Valve:
     """Open or shut, as the transport wishes."""
 
     def __init__(self) -> None:
-        self.gone = False
+        self._gone = False
         self._shut = False
         self._waiting: Deferred[None] | None = None
 
     async def opened(self) -> None:
-        """Wait while it is shut."""
-        if self._shut and not self.gone:
+        """Wait while it is shut; `CancelledError` when it will not open again."""
+        if self._shut and not self._gone:
             self._waiting = Deferred()
             try:
                 await self._waiting
             finally:
                 self._waiting = None
+        if self._gone:
+            raise CancelledError
 
     def pauseProducing(self) -> None:
         self._shut = True
@@ -155,11 +172,11 @@ class _Valve:
 
     def stopProducing(self) -> None:
         # Nobody is woken yet: the request's connectionLost comes next, upon which Klein cancels the route.
-        self.gone = True
+        self._gone = True
 
     def leave(self, _reason: object) -> None:
         """The client left, or the answer was ended by somebody else."""
-        self.gone = True
+        self._gone = True
         self._wake()
 
     def _wake(self) -> None:
@@ -171,8 +188,8 @@ class _Valve:
 async def send_chunks(request: RegistryRequest, chunks: Chunks) -> None:
     """Send pieces of a body as fast as the client takes them, and close them in the end, whatever happens.
 
-    The caller has set Content-Length and ends the request. Returns early when the client leaves. For a HEAD request
-    only the headers are sent.
+    The caller has set Content-Length and ends the request. When the client leaves it raises `CancelledError`, as a
+    route that Klein cancels does anyway. For a HEAD request only the headers are sent.
     """
     valve = _Valve()
     try:
@@ -184,8 +201,6 @@ async def send_chunks(request: RegistryRequest, chunks: Chunks) -> None:
         try:
             await valve.opened()
             async for chunk in chunks:
-                if valve.gone:
-                    return
                 request.write(chunk)
                 await valve.opened()
         finally:

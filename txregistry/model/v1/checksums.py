@@ -30,7 +30,7 @@ def simple_checksum(hasher: _Hash) -> str:
 def parse_checksum(text: str) -> str:
     """Read a checksum of the form `algorithm:digits`; V1Error for any other form."""
     text = text.strip()
-    if text.count(":") != 1 or len(text) > CHECKSUM_LIMIT or not text.isprintable():
+    if text.count(":") != 1 or len(text) > CHECKSUM_LIMIT or not (text.isascii() and text.isprintable()):
         raise V1Error({"checksum": text[:100]}, message="Invalid checksum format")
     return text
 
@@ -62,7 +62,7 @@ class Announced:
 
 def encode_checksum(checksum: str) -> bytes:
     """What `_checksum` holds: the value that matched, readable by every server since 0.6.5."""
-    return checksum.encode("ascii", "replace")
+    return checksum.encode("ascii")
 
 
 def decode_checksums(data: bytes) -> tuple[str, ...]:

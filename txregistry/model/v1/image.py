@@ -21,7 +21,7 @@ MARK = b"true"
 
 @dataclass(frozen=True, slots=True)
 class ImageJson:
-    """The JSON of an image that is pushed: `data` as it came, `announced` the checksum that came with it, if one did."""
+    """The JSON of an image that is pushed: `data` as it came, `announced` the checksum beside it, if there was one."""
 
     data: bytes
     image_id: ImageId
@@ -152,7 +152,7 @@ _NO_LAYER = Refusal(V1Error, "Checksum not found in Cookie")
 _LAYER_MISMATCH = Refusal(V1Error, "Checksum mismatch, ignoring the layer")
 _MISMATCH = Refusal(V1Error, "Checksum mismatch")
 
-#: State and event -> the state that follows, or why it is refused. What is not here cannot happen.
+#: State and event -> the state that follows, or why it is refused.
 STEPS: dict[tuple[State, Event], State | Refusal] = {
     (State.NOTHING, Event.READ): _UNKNOWN,
     (State.NOTHING, Event.PUT_JSON): State.JSON,
@@ -174,6 +174,7 @@ STEPS: dict[tuple[State, Event], State | Refusal] = {
     # A layer's attempt holds its bytes aside until its checksum has come, so the files may say JSON here.
     (State.JSON, Event.CHECKSUM_MATCHED): State.DONE,
     (State.JSON, Event.CHECKSUM_MISMATCHED): _MISMATCH,
+    (State.JSON, Event.CHECKSUM_LATE): _NO_LAYER,  # the image was removed and is being pushed again
     (State.LAYER, Event.READ): _UNFINISHED,
     (State.LAYER, Event.PUT_JSON): State.LAYER,
     (State.LAYER, Event.PUT_LAYER): State.LAYER,
@@ -183,6 +184,7 @@ STEPS: dict[tuple[State, Event], State | Refusal] = {
     (State.LAYER, Event.PUT_CHECKSUM): _NO_LAYER,
     (State.LAYER, Event.CHECKSUM_MATCHED): State.DONE,
     (State.LAYER, Event.CHECKSUM_MISMATCHED): _MISMATCH,
+    (State.LAYER, Event.CHECKSUM_LATE): _NO_LAYER,
     (State.DONE, Event.READ): State.DONE,
     (State.DONE, Event.PUT_JSON): _EXISTS,
     (State.DONE, Event.PUT_LAYER): _EXISTS,

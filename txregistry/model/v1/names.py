@@ -13,8 +13,9 @@ from txregistry.errors import V1Error, V1NotFound
 
 #: The namespace of a repository that is named without one.
 DEFAULT_NAMESPACE = "library"
-#: Longest name in bytes: file systems take 255, of which `tag_` and the suffix `_json` are taken off a tag.
+#: Longest file name in bytes.
 NAME_LIMIT = 255
+#: Longest tag that can be set, in characters.
 TAG_LIMIT = 128
 
 _NEW_ID = re.compile(r"(?:[a-z0-9]{16}|[a-f0-9]{64})\Z")

@@ -1,0 +1,3 @@
+module txregistry.test/v1client
+
+go 1.24

@@ -1,0 +1,226 @@
+"""Several servers on one partial object, stopped and killed between any two requests to the store."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import threading
+from collections.abc import Callable, Sequence
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from txregistry.errors import Busy, LostRace, NotFound
+from txregistry.interfaces import Entry
+
+MISSING = importlib.util.find_spec("boto3") is None
+if not MISSING:
+    from tests.storage import object_store
+    from tests.storage.object_bucket import Bucket
+    from tests.storage.object_store import InPlace, ObjectStore
+    from tests.storage.object_store_worker import result
+else:
+    Bucket = object  # type: ignore[assignment,misc] # the class below must have a base; its tests are skipped
+
+SESSION = "uploads/1"
+FINAL = "final/"
+
+
+class Killed(BaseException):
+    """The process is no more."""
+
+
+class Shared:
+    """What the store holds."""
+
+    def __init__(self) -> None:
+        self.objects: dict[str, bytes] = {}
+        self.uploads: set[str] = set()
+        self.begun = 0
+        self.now = 0.0
+
+    def seconds(self) -> float:
+        """A clock by which every hold has lapsed whenever somebody looks."""
+        self.now += 100.0
+        return self.now
+
+
+class MemoryBucket(Bucket):
+    """The store as one server sees it; `pause` is called before each request."""
+
+    def __init__(self, shared: Shared, pause: Callable[[], None]) -> None:
+        self._shared, self._pause = shared, pause
+
+    def put(self, key: str, data: bytes, if_absent: bool = False, if_match: str | None = None) -> str:
+        self._pause()
+        if if_absent and key in self._shared.objects:
+            raise LostRace(key)
+        self._shared.objects[key] = data
+        return hashlib.md5(data).hexdigest()
+
+    def get(self, key: str, start: int = 0, stop: int | None = None) -> tuple[bytes, str]:
+        self._pause()
+        if key not in self._shared.objects:
+            raise NotFound(key)
+        data = self._shared.objects[key]
+        return data[start:stop], hashlib.md5(data).hexdigest()
+
+    def delete(self, key: str) -> None:
+        self._pause()
+        self._shared.objects.pop(key, None)
+
+    def keys(self, prefix: str) -> list[tuple[str, str]]:
+        self._pause()
+        objects = sorted(self._shared.objects.items())
+        return [(key, hashlib.md5(data).hexdigest()) for key, data in objects if key.startswith(prefix)]
+
+    def children(self, prefix: str, after: str | None, limit: int) -> tuple[list[Entry], str | None]:
+        raise AssertionError("no partial object lists")
+
+    def begin(self, key: str) -> str:
+        self._pause()
+        self._shared.begun += 1
+        self._shared.uploads.add(str(self._shared.begun))
+        return str(self._shared.begun)
+
+    def assemble(self, key: str, upload: str, sources: Sequence[str], tick: Callable[[], None]) -> None:
+        parts: list[bytes] = []
+        for source in sources:
+            assert not parts or len(parts[-1]) >= object_store.SEGMENT, "an illegal part"
+            parts.append(self.get(source)[0])
+            self._alive(upload)
+            tick()
+        self._pause()
+        self._alive(upload)
+        self._shared.uploads.remove(upload)
+        self._shared.objects[key] = b"".join(parts)
+
+    def _alive(self, upload: str) -> None:
+        if upload not in self._shared.uploads:
+            raise NotFound(upload)
+
+    def abort(self, key: str, upload: str) -> None:
+        self._pause()
+        self._shared.uploads.discard(upload)
+
+
+class Server:
+    """A thread that runs from one request to the next when it is told to."""
+
+    def __init__(self, name: str, shared: Shared, commits: bool) -> None:
+        self.name, self.shared, self.commits = name, shared, commits
+        self.acknowledged: list[bytes] = []
+        self.meant = b""  # what its commit is to store
+        self.committed = self.done = self.killed = False
+        self.failure: BaseException | None = None
+        self._go, self._stopped = threading.Semaphore(0), threading.Semaphore(0)
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def step(self) -> None:
+        """Let it send its next request and work up to the one after it."""
+        if not self.done:
+            self._go.release()
+            self._stopped.acquire()
+
+    def _pause(self) -> None:
+        self._stopped.release()
+        self._go.acquire()
+        if self.killed:
+            raise Killed
+
+    def _run(self) -> None:
+        self._go.acquire()
+        try:
+            self._patches(ObjectStore(MemoryBucket(self.shared, self._pause), InPlace(), self.shared))  # type: ignore[arg-type] # a clock that only tells the time
+        except Killed:
+            pass
+        except BaseException as error:
+            self.failure = error
+        finally:
+            self.done = True
+            self._stopped.release()
+
+    def _patches(self, store: ObjectStore) -> None:
+        for turn in range(3):
+            try:
+                partial = result(store.partial(SESSION))
+            except Busy:
+                continue
+            except NotFound:
+                return
+            try:
+                content: list[bytes] = []
+                result(partial.read(content.extend))
+                for piece in (f"{self.name}{turn}".encode(), self.name.encode() * 5):
+                    result(partial.write([piece], partial.offset))
+                    content.append(piece)
+                    result(partial.checkpoint(b""))
+                    self.acknowledged.append(b"".join(content))
+                if self.commits and turn:
+                    self.meant = b"".join(content)
+                    result(partial.commit(FINAL + self.name))
+                    self.committed = True
+                    return
+            except LostRace:
+                pass
+            finally:
+                result(partial.close())
+
+
+class RaceTests(SynchronousTestCase):
+    """Whatever is acknowledged is in what comes after it."""
+
+    skip = "needs boto3" if MISSING else None
+
+    @given(
+        commits=st.lists(st.booleans(), min_size=3, max_size=3),
+        schedule=st.lists(st.tuples(st.integers(0, 2), st.integers(1, 30)), max_size=40),
+        kills=st.dictionaries(st.integers(0, 40), st.integers(0, 2), max_size=2),
+    )
+    @settings(max_examples=150, deadline=None, derandomize=True)
+    def test_nothing_acknowledged_is_lost(
+        self, commits: list[bool], schedule: list[tuple[int, int]], kills: dict[int, int]
+    ) -> None:
+        self.patch(object_store, "SEGMENT", 4)
+        shared = Shared()
+        store = ObjectStore(MemoryBucket(shared, lambda: None), InPlace(), shared)  # type: ignore[arg-type] # a clock that only tells the time
+        result(result(store.partial(SESSION, create=True)).close())
+        servers = [Server(name, shared, commit) for name, commit in zip("abc", commits, strict=True)]
+        for turn, (number, requests) in enumerate(schedule):
+            if turn in kills:
+                servers[kills[turn]].killed = True
+            for _ in range(requests):
+                servers[number].step()
+        for server in servers:
+            while not server.done:
+                server.step()
+        self.assertEqual([server.failure for server in servers if server.failure], [])
+        self.check(shared, store, servers)
+
+    def check(self, shared: Shared, store: ObjectStore, servers: list[Server]) -> None:
+        """What must hold when all have ended."""
+        self.assertLessEqual(sum(server.committed for server in servers), 1)
+        for server in servers:
+            if server.committed:
+                self.assertIn(FINAL + server.name, shared.objects)
+            if FINAL + server.name in shared.objects:  # whole, even where its commit was not acknowledged
+                self.assertEqual(shared.objects[FINAL + server.name], server.meant)
+        try:
+            partial = result(store.partial(SESSION))
+        except NotFound:
+            ends = [data for key, data in shared.objects.items() if key.startswith(FINAL)]
+        else:
+            self.assertFalse(any(server.committed for server in servers))
+            content: list[bytes] = []
+            result(partial.read(content.extend))
+            ends = [b"".join(content)]
+            result(partial.cancel())
+        longest = max(ends, key=len)
+        for server in servers:
+            for acknowledged in server.acknowledged:
+                self.assertTrue(longest.startswith(acknowledged), f"{acknowledged!r} is not in {ends!r}")
+        if not any(server.killed for server in servers):
+            self.assertEqual([key for key in shared.objects if not key.startswith(FINAL)], [])
+            self.assertEqual(shared.uploads, set())

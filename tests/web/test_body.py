@@ -1,0 +1,403 @@
+"""Bodies and large answers: what is handed over, and back-pressure in both directions."""
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from klein import Klein
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from txregistry.concurrency import start
+from txregistry.errors import BodyTooLarge, ClientGone, MalformedBody
+from txregistry.testing.agent import WINDOW, Agent
+from txregistry.web.body import HIGH_WATER, Body
+from txregistry.web.request import send_chunks
+
+
+class Source:
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+
+    def body_awaited(self) -> None:
+        self.calls.append("awaited")
+
+    def body_arrived(self) -> None:
+        self.calls.append("arrived")
+
+    def hold_body(self) -> None:
+        self.calls.append("hold")
+
+    def release_body(self) -> None:
+        self.calls.append("release")
+
+
+class BodyTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.source = Source()
+
+    def body(self, length: int | None = None) -> Body:
+        return Body(self.source, self.clock, length)
+
+    def collect(self, iterator) -> tuple[list, Deferred]:
+        got: list = []
+
+        async def run() -> None:
+            async for item in iterator:
+                got.append(item)
+
+        return got, start(run())
+
+    def test_chunks_at_once(self) -> None:
+        body = self.body()
+        got, done = self.collect(body)
+        body.write(b"a")
+        self.assertEqual(got, [b"a"])
+        body.write(b"b")
+        self.assertEqual(got, [b"a", b"b"])
+        self.assertNoResult(done)
+        body.end()
+        self.successResultOf(done)
+        self.assertEqual(body.received, 2)
+
+    def test_length_ends_it(self) -> None:
+        body = self.body(2)
+        got, done = self.collect(body)
+        self.assertEqual(body.remaining, 2)
+        body.write(b"ab")
+        self.successResultOf(done)
+        self.assertEqual((got, body.remaining), ([b"ab"], 0))
+
+    def test_empty(self) -> None:
+        got, done = self.collect(self.body(0))
+        self.successResultOf(done)
+        self.assertEqual((got, self.source.calls), ([], []))
+
+    def test_batch_is_full(self) -> None:
+        body = self.body()
+        got, _ = self.collect(body.batches(4))
+        for chunk in (b"ab", b"c", b"defg"):
+            body.write(chunk)
+        self.assertEqual(got, [[b"ab", b"c", b"defg"]])
+
+    def test_batch_exceeds_its_size_by_less_than_a_chunk(self) -> None:
+        body = self.body(9)
+        for chunk in (b"ab", b"cde", b"fghi"):
+            body.write(chunk)
+        got, done = self.collect(body.batches(4))
+        self.successResultOf(done)
+        self.assertEqual(got, [[b"ab", b"cde"], [b"fghi"]])
+
+    def test_batch_is_old(self) -> None:
+        body = self.body()
+        got, done = self.collect(body.batches(1000, age=1.0))
+        self.clock.advance(5)
+        body.write(b"a")
+        self.clock.advance(0.5)
+        body.write(b"b")
+        self.assertEqual(got, [])
+        self.clock.advance(0.5)
+        self.assertEqual(got, [[b"a", b"b"]])
+        body.write(b"c")
+        body.end()
+        self.successResultOf(done)
+        self.assertEqual(got[1:], [[b"c"]])
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_age_counts_while_the_reader_is_busy(self) -> None:
+        body = self.body()
+        body.write(b"a")
+        self.clock.advance(1)
+        got, _ = self.collect(body.batches(1000, age=1.0))
+        self.assertEqual(got, [[b"a"]])
+
+    def test_read(self) -> None:
+        body = self.body()
+        result = start(body.read(3))
+        body.write(b"ab")
+        body.write(b"c")
+        self.assertNoResult(result)
+        body.end()
+        self.assertEqual(self.successResultOf(result), b"abc")
+
+    def test_read_too_large(self) -> None:
+        error = self.failureResultOf(start(self.body(4).read(3)), BodyTooLarge).value
+        self.assertEqual(error.limit, 3)
+        self.assertEqual(self.source.calls, [])
+        body = self.body()
+        result = start(body.read(3))
+        body.write(b"abc")
+        self.assertNoResult(result)
+        body.write(b"d")
+        self.failureResultOf(result, BodyTooLarge)
+
+    def test_failure_comes_after_the_bytes(self) -> None:
+        body = self.body(10)
+        got, done = self.collect(body.batches(1000))
+        body.write(b"a")
+        body.write(b"b")
+        body.fail(ClientGone())
+        self.failureResultOf(done, ClientGone)
+        self.assertEqual(got, [[b"a", b"b"]])
+
+    def test_first_failure_counts(self) -> None:
+        body = self.body()
+        body.fail(MalformedBody())
+        body.fail(ClientGone())
+        self.failureResultOf(start(body.read(1)), MalformedBody)
+
+    def test_failure_after_the_end_is_none(self) -> None:
+        body = self.body(1)
+        body.write(b"a")
+        body.fail(ClientGone())
+        self.assertEqual(self.successResultOf(start(body.read(1))), b"a")
+
+    def test_closed(self) -> None:
+        body = self.body(10)
+        body.write(b"a")
+        result = start(body.read(10))
+        body.close()
+        self.failureResultOf(result, ClientGone)
+        body.write(b"bc")
+        self.assertEqual(body.remaining, 7)
+        self.failureResultOf(start(body.read(10)), ClientGone)
+
+    def test_cancelled_wait(self) -> None:
+        body = self.body()
+        body.write(b"a")
+        result = start(anext(body.batches(10)))
+        result.cancel()
+        self.failureResultOf(result)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        got, done = self.collect(body)
+        body.end()
+        self.successResultOf(done)
+        self.assertEqual(got, [b"a"])
+
+    def test_back_pressure(self) -> None:
+        body = self.body()
+        body.write(bytes(HIGH_WATER))
+        self.assertEqual(self.source.calls, [])
+        body.write(b"a")
+        self.assertEqual(self.source.calls, ["hold"])
+        self.successResultOf(start(anext(body.batches(HIGH_WATER))))
+        self.assertEqual(self.source.calls, ["hold", "release"])
+
+    def test_batch_larger_than_the_buffer(self) -> None:
+        """A size that the buffer never reaches is no wait without end."""
+        body = self.body()
+        result = start(anext(body.batches(10 * HIGH_WATER)))
+        body.write(bytes(HIGH_WATER))
+        self.assertEqual(sum(map(len, self.successResultOf(result))), HIGH_WATER)
+
+    def test_the_source_knows_when_somebody_waits(self) -> None:
+        body = self.body(2)
+        body.write(b"a")
+        self.successResultOf(start(anext(body)))
+        self.assertEqual(self.source.calls, [])
+        result = start(anext(body))
+        self.assertEqual(self.source.calls, ["awaited"])
+        body.write(b"b")
+        self.successResultOf(result)
+        self.assertEqual(self.source.calls, ["awaited", "arrived"])
+
+    @settings(max_examples=100, deadline=None, derandomize=True)
+    @given(
+        st.lists(st.one_of(st.binary(min_size=1, max_size=20), st.floats(0.1, 2.0)), max_size=30),
+        st.integers(1, 40),
+        st.booleans(),
+        st.sampled_from(["end", "fail"]),
+    )
+    def test_every_byte_in_order(self, steps: list, size: int, known: bool, end: str) -> None:
+        """However bytes and time come: all of them are handed over, in order, and none waits longer than its age."""
+        data = b"".join(step for step in steps if isinstance(step, bytes))
+        body = self.body(len(data) if known and end == "end" else None)
+        got, done = self.collect(body.batches(size))
+        for step in steps:
+            if isinstance(step, bytes):
+                body.write(step)
+            else:
+                self.clock.advance(step)
+        self.clock.advance(1)
+        self.assertEqual(b"".join(b"".join(batch) for batch in got), data)
+        if end == "end":
+            body.end()
+            self.successResultOf(done)
+        else:
+            body.fail(ClientGone())
+            self.failureResultOf(done, ClientGone)
+        self.assertTrue(all(batch and sum(map(len, batch[:-1])) < size for batch in got))
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+
+class Pieces:
+    """Chunks that are there at once, or one at a time as the test fires them."""
+
+    def __init__(self, pieces: list[bytes], *, slow: bool = False) -> None:
+        self.pieces = pieces
+        self.given = 0
+        self.closed = 0
+        self.slow = slow
+        self.waiting: Deferred[None] | None = None
+
+    def __aiter__(self):
+        return self
+
+    async def __anext__(self) -> bytes:
+        if self.slow:
+            self.waiting = Deferred()
+            await self.waiting
+        if self.given == len(self.pieces):
+            raise StopAsyncIteration
+        self.given += 1
+        return self.pieces[self.given - 1]
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+class SendChunksTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.ended: list[str] = []
+
+    def agent(self, pieces: Pieces, secure: bool = False) -> Agent:
+        app = Klein()
+
+        @app.route("/", methods=["GET", "HEAD"])
+        async def route(request):
+            request.setHeader("Content-Length", str(sum(map(len, pieces.pieces))))
+            await send_chunks(request, pieces)
+            self.ended.append("ended")
+
+        return Agent(app.resource(), secure=secure)
+
+    def test_whole(self) -> None:
+        pieces = Pieces([b"abc", b"de"])
+        response = self.successResultOf(self.agent(pieces).request("GET", "/"))
+        self.assertEqual(response.body, b"abcde")
+        self.assertIsNone(response.header("Transfer-Encoding"))
+        self.assertEqual(pieces.closed, 1)
+
+    def test_head(self) -> None:
+        pieces = Pieces([b"abc"])
+        response = self.successResultOf(self.agent(pieces).request("HEAD", "/"))
+        self.assertEqual((response.header("Content-Length"), pieces.given, pieces.closed), ("3", 0, 1))
+
+    def test_slow_reader(self) -> None:
+        pieces = Pieces([bytes([n]) * WINDOW for n in range(50)])
+        exchange = self.agent(pieces).start("GET", "/", length=0)
+        self.successResultOf(exchange.response)
+        connection = self.agent(pieces := Pieces(pieces.pieces)).connect()
+        connection.reading = False
+        response = connection.response()
+        connection.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        most = 0
+        while connection.unread:
+            most = max(most, len(connection.unread))
+            connection.read()
+        self.assertEqual(self.successResultOf(response).body, b"".join(pieces.pieces))
+        self.assertLess(most, 3 * WINDOW)
+
+    def test_second_answer_to_a_slow_reader(self) -> None:
+        """An answer that begins while the transport is full waits too."""
+        pieces = Pieces([bytes(WINDOW)] * 20)
+        connection = self.agent(pieces).connect()
+        connection.reading = False
+        connection.protocol.pauseProducing()
+        connection.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        connection.protocol.resumeProducing()
+        connection.protocol.pauseProducing()
+        self.assertLess(pieces.given, 3)
+        connection.lose()
+
+    def test_client_leaves(self) -> None:
+        for slow in (False, True):
+            with self.subTest(slow=slow):
+                pieces = Pieces([bytes(WINDOW)] * 20, slow=slow)
+                connection = self.agent(pieces).connect()
+                connection.reading = False
+                connection.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+                connection.lose()
+                self.assertLess(pieces.given, 3)
+                self.assertEqual((pieces.closed, self.ended, self.flushLoggedErrors()), (1, [], []))
+
+    def test_client_leaves_a_source_that_cannot_be_cancelled(self) -> None:
+        class Stubborn(Pieces):
+            async def __anext__(self) -> bytes:
+                self.waiting = Deferred(lambda _: None)
+                self.given += 1
+                waiting = self.waiting
+                outer: Deferred[bytes] = Deferred(lambda d: d.callback(b"late"))
+                waiting.addCallback(lambda _: outer.callback(b"piece"))
+                return await outer
+
+        pieces = Stubborn([b"piece"] * 5)
+        exchange = self.agent(pieces).start("GET", "/", length=0)
+        exchange.lose()
+        self.assertEqual((pieces.given, pieces.closed, self.flushLoggedErrors()), (1, 1, []))
+
+    def test_source_fails(self) -> None:
+        class Failing(Pieces):
+            async def __anext__(self) -> bytes:
+                if self.given:
+                    raise OSError("bad disk")
+                return await super().__anext__()
+
+        pieces = Failing([b"abc", b"de"])
+        exchange = self.agent(pieces).start("GET", "/", length=0)
+        self.failureResultOf(exchange.response)
+        self.assertEqual(pieces.closed, 1)
+        self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)
+
+
+class UploadBackPressureTests(SynchronousTestCase):
+    """The connection is not read while the route is behind."""
+
+    def test_pauses_and_goes_on(self) -> None:
+        app = Klein()
+        gates: list[Deferred[None]] = []
+        sizes: list[int] = []
+
+        @app.route("/", methods=["PUT"])
+        async def route(request):
+            async for batch in request.body.batches(1 << 19):
+                sizes.append(sum(map(len, batch)))
+                gates.append(Deferred())
+                await gates[-1]
+            return b"%d" % sum(sizes)
+
+        agent = Agent(app.resource())
+        size = 8 << 20
+        for length in (size, None):
+            with self.subTest(length=length):
+                sizes.clear()
+                exchange = agent.start("PUT", "/", length=length)
+                for _ in range(size >> 16):
+                    exchange.send(bytes(1 << 16))
+                exchange.end()
+                connection = exchange.connection
+                self.assertTrue(connection.paused)
+                while gates:
+                    self.assertLess(connection.sent - sum(sizes), HIGH_WATER + (1 << 18))
+                    gates.pop(0).callback(None)
+                agent.clock.advance(60)
+                response = self.successResultOf(exchange.response)
+                self.assertEqual(response.body, b"%d" % size)
+                self.assertEqual(connection.unsent, 0)
+
+    def test_no_timer_while_held(self) -> None:
+        app = Klein()
+        gate: Deferred[None] = Deferred()
+
+        @app.route("/", methods=["PUT"])
+        async def route(request):
+            await gate
+            return b"%d" % len(await request.body.read(1 << 22))
+
+        agent = Agent(app.resource())
+        exchange = agent.start("PUT", "/", length=1 << 22)
+        exchange.send(bytes(1 << 22))
+        agent.clock.advance(3600)
+        self.assertGreater(exchange.connection.unsent, 1 << 21)
+        gate.callback(None)
+        self.assertEqual(self.successResultOf(exchange.response).body, b"4194304")

@@ -1,0 +1,149 @@
+"""What `web/channel.py` uses or overrides of Twisted's unpublished names: still there, still meaning the same."""
+
+import ast
+import inspect
+
+from twisted.internet.tcp import Server
+from twisted.internet.testing import StringTransport
+from twisted.protocols.basic import LineReceiver
+from twisted.trial.unittest import SynchronousTestCase
+from twisted.web.http import HTTPChannel, Request
+
+from txregistry.web import body, channel, request, site, transport
+
+#: Attributes that begin with an underscore and are not ours, in channel.py.
+USED = {
+    "_buffer",
+    "_command",
+    "_networkProducer",
+    "_path",
+    "_receivedHeaderCount",
+    "_receivedHeaderSize",
+    "_respondToBadRequestAndDisconnect",
+    "_send100Continue",
+    "_version",
+    "_waitingForTransport",
+}
+
+
+def private_names(tree: ast.AST) -> set[str]:
+    """Every `x._name` and `def _name`."""
+    names = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    names |= {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
+    return {name for name in names if name.startswith("_") and not name.startswith("__")}
+
+
+def parse(thing) -> ast.AST:
+    return ast.parse(inspect.getsource(thing))
+
+
+TWISTEDS = set().union(*(private_names(parse(inspect.getmodule(cls))) for cls in (HTTPChannel, LineReceiver, Server)))
+
+
+class Recorder(Request):
+    """Answers when the test says so."""
+
+    made: "list[Recorder]" = []
+
+    def process(self) -> None:
+        self.made.append(self)
+
+
+class PrivateNameTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        Recorder.made = []
+        self.channel = HTTPChannel()
+        self.channel.requestFactory = Recorder
+        self.channel.timeOut = None
+        self.transport = StringTransport()
+        self.channel.makeConnection(self.transport)
+
+    def test_list_is_complete(self) -> None:
+        self.assertEqual(private_names(parse(channel)) & TWISTEDS, USED)
+
+    def test_no_other_module_uses_any(self) -> None:
+        for module in (body, request, site, transport):
+            self.assertEqual(private_names(parse(module)) & TWISTEDS, set(), module.__name__)
+
+    def test_buffer(self) -> None:
+        """Bytes of a line that is not complete."""
+        self.channel.dataReceived(b"GET /")
+        self.assertEqual(self.channel._buffer, b"GET /")
+        self.channel.dataReceived(b" HTTP/1.1\r\n")
+        self.assertEqual(self.channel._buffer, b"")
+
+    def test_request_line(self) -> None:
+        """There from the first line to the last byte of the body, together with the request."""
+        self.assertFalse(hasattr(self.channel, "_command"))
+        self.channel.dataReceived(b"PUT /a HTTP/1.0\r\nContent-Length: 1\r\n\r\n")
+        self.assertEqual(len(self.channel.requests), 1)
+        line = (self.channel._command, self.channel._path, self.channel._version)
+        self.assertEqual(line, (b"PUT", b"/a", b"HTTP/1.0"))
+        self.channel.dataReceived(b"1")
+        self.assertFalse(hasattr(self.channel, "_command"))
+
+    def test_head_counters(self) -> None:
+        """Sizes without line ends, headers counted when the next line comes; reset with the request."""
+        self.channel.dataReceived(b"PUT /a HTTP/1.1\r\nA: b\r\nContent-Length: 0\r\n")
+        self.assertEqual((self.channel._receivedHeaderSize, self.channel._receivedHeaderCount), (36, 1))
+        self.channel.dataReceived(b"\r\n")
+        self.assertEqual((self.channel._receivedHeaderSize, self.channel._receivedHeaderCount), (0, 0))
+
+    def test_bad_request_hook(self) -> None:
+        """Called for a malformed head and for a malformed chunk."""
+        for sent in (b"nonsense\r\n", b"PUT / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"):
+            calls: list[str] = []
+            self.setUp()
+            self.patch(self.channel, "_respondToBadRequestAndDisconnect", lambda calls=calls: calls.append("bad"))
+            self.channel.dataReceived(sent)
+            self.assertEqual(calls, ["bad"])
+
+    def test_100_continue_hook(self) -> None:
+        """Called once the request knows its length; sends the interim answer."""
+        lengths: list[object] = []
+        self.patch(Recorder, "gotLength", lambda _, length: lengths.append(length))
+        send = self.channel._send100Continue
+        self.patch(self.channel, "_send100Continue", lambda: lengths.append("continue"))
+        self.channel.dataReceived(b"PUT / HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n")
+        self.assertEqual(lengths, [3, "continue"])
+        send()
+        self.assertEqual(self.transport.value(), b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def test_network_producer(self) -> None:
+        """The transport itself, as a producer of the client's bytes."""
+        self.channel._networkProducer.pauseProducing()
+        self.assertEqual(self.transport.producerState, "paused")
+        self.channel._networkProducer.resumeProducing()
+        self.assertEqual(self.transport.producerState, "producing")
+        self.channel._networkProducer.unregisterProducer()
+        self.assertIsNone(self.transport.producer)
+
+    def test_waiting_for_transport(self) -> None:
+        self.assertFalse(self.channel._waitingForTransport)
+        self.channel.pauseProducing()
+        self.assertTrue(self.channel._waitingForTransport)
+        self.channel.resumeProducing()
+        self.assertFalse(self.channel._waitingForTransport)
+
+    def test_order_of_calls(self) -> None:
+        """A request hears of its length, of its content, of its end; the channel of both of these first."""
+        calls: list[str] = []
+
+        class Watched(HTTPChannel):
+            def allHeadersReceived(self) -> None:
+                super().allHeadersReceived()
+                calls.append("headers")
+
+            def allContentReceived(self) -> None:
+                calls.append("content")
+                super().allContentReceived()
+
+        self.patch(Recorder, "handleContentChunk", lambda _, data: calls.append(data.decode()))
+        self.patch(Recorder, "requestReceived", lambda *_: calls.append("received"))
+        watched = Watched()
+        watched.requestFactory = Recorder
+        watched.timeOut = None
+        watched.makeConnection(StringTransport())
+        watched.dataReceived(b"PUT / HTTP/1.1\r\nContent-Length: 4\r\n\r\nab")
+        watched.dataReceived(b"cd")
+        self.assertEqual(calls, ["headers", "ab", "cd", "content", "received"])

@@ -1,0 +1,176 @@
+"""The listening port: its connections over TCP and over Twisted's TLS, with the same site and channel."""
+
+from klein import Klein
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import SSL4ClientEndpoint, TCP4ClientEndpoint, connectProtocol
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.internet.ssl import CertificateOptions, KeyPair
+from twisted.protocols.tls import TLSMemoryBIOFactory
+from twisted.trial.unittest import TestCase
+
+from txregistry.testing.agent import Response, parse_response, request_head
+from txregistry.web.channel import SHORT_REST
+from txregistry.web.request import send_chunks
+from txregistry.web.site import RegistrySite
+from txregistry.web.transport import RegistryPort, RegistryServer
+
+LARGE = 3 << 20
+
+
+class Pieces:
+    """`LARGE` bytes, in pieces of 64 KiB."""
+
+    def __init__(self) -> None:
+        self.left = LARGE
+
+    def __aiter__(self):
+        return self
+
+    async def __anext__(self) -> bytes:
+        if not self.left:
+            raise StopAsyncIteration
+        self.left -= 1 << 16
+        return bytes(1 << 16)
+
+    def close(self) -> None:
+        """There is nothing to close."""
+
+
+class Client(Protocol):
+    """Collects what comes; `until` waits for responses or for the end of the connection."""
+
+    def __init__(self) -> None:
+        self.received = bytearray()
+        self.responses: list[Response] = []
+        self.ended: Deferred[None] = Deferred()
+        self._waiting: tuple[int, Deferred[None]] | None = None
+
+    def dataReceived(self, data: bytes) -> None:
+        self.received += data
+        while (parsed := parse_response(self.received, head=False, closed=False)) is not None:
+            self.responses.append(parsed[0])
+            del self.received[: parsed[1]]
+        if self._waiting is not None and len(self.responses) >= self._waiting[0]:
+            waiting, self._waiting = self._waiting[1], None
+            waiting.callback(None)
+
+    def until(self, count: int) -> Deferred[None]:
+        result: Deferred[None] = Deferred()
+        self._waiting = (count, result)
+        self.dataReceived(b"")
+        return result
+
+    def connectionLost(self, reason=connectionDone) -> None:
+        self.ended.callback(None)
+
+
+class TransportTestCase(TestCase):
+    def setUp(self) -> None:
+        from twisted.internet import reactor
+
+        self.reactor = reactor
+        app = Klein()
+        self.transports: list[object] = []
+
+        @app.route("/read", methods=["PUT"])
+        async def read(request):
+            self.transports.append(request.channel.transport)
+            size = 0
+            async for chunk in request.body:
+                size += len(chunk)
+            return b"%d %d" % (size, request.isSecure())
+
+        @app.route("/refuse", methods=["PUT"])
+        def refuse(request):
+            request.setResponseCode(401)
+            request.setHeader("Content-Length", "4")
+            return b"who?"
+
+        @app.route("/large")
+        async def large(request):
+            request.setHeader("Content-Length", str(LARGE))
+            await send_chunks(request, Pieces())
+
+        self.log: list[str] = []
+        self.site = RegistrySite(app.resource(), reactor, access_log=self.log.append)
+
+    def listen(self, factory) -> RegistryPort:
+        port = RegistryPort(0, factory, 50, "127.0.0.1", self.reactor)
+        port.startListening()
+        self.addCleanup(port.stopListening)
+        return port
+
+    async def connect(self) -> Client:
+        endpoint = TCP4ClientEndpoint(self.reactor, "127.0.0.1", self.listen(self.site).getHost().port)
+        return await connectProtocol(endpoint, Client())
+
+
+class TCPTests(TransportTestCase):
+    async def test_connection(self) -> None:
+        client = await self.connect()
+        client.transport.write(request_head("PUT", "/read", length=5) + b"12345")
+        await client.until(1)
+        self.assertEqual(client.responses[0].body, b"5 0")
+        self.assertIsInstance(self.transports[0], RegistryServer)
+        self.assertEqual(self.transports[0].bufferSize, 1 << 18)
+        client.transport.loseConnection()
+        await client.ended
+
+    async def test_upload_and_download_on_one_connection(self) -> None:
+        client = await self.connect()
+        for length in (LARGE, None):
+            body = bytes(LARGE)
+            client.transport.write(request_head("PUT", "/read", length=length))
+            client.transport.write(body if length else b"%x\r\n%s\r\n0\r\n\r\n" % (LARGE, body))
+        client.transport.write(request_head("GET", "/large"))
+        await client.until(3)
+        answers = [response.body for response in client.responses]
+        self.assertEqual(answers, [b"%d 0" % LARGE] * 2 + [bytes(LARGE)])
+        client.transport.loseConnection()
+        await client.ended
+        self.assertEqual(len(self.log), 3)
+
+    async def test_half_close(self) -> None:
+        """The client reads the refusal and the end of the stream while it still sends; then it is cut off."""
+        client = await self.connect()
+        client.transport.write(request_head("PUT", "/refuse", length=1 << 30) + bytes(SHORT_REST))
+        await client.until(1)
+        self.assertEqual((client.responses[0].code, client.responses[0].header("Connection")), (401, "close"))
+        await client.ended
+
+
+class TLSTests(TransportTestCase):
+    """The same over `TLSMemoryBIOProtocol`, which is what `ssl:` endpoints use."""
+
+    async def connect(self) -> Client:
+        key = KeyPair.generate(size=2048)
+        certificate = key.selfSignedCert(1, CN="localhost")
+        server = CertificateOptions(privateKey=key.original, certificate=certificate.original)
+        port = self.listen(TLSMemoryBIOFactory(server, False, self.site))
+        trusting = CertificateOptions(verify=False)
+        return await connectProtocol(
+            SSL4ClientEndpoint(self.reactor, "127.0.0.1", port.getHost().port, trusting), Client()
+        )
+
+    async def test_upload_and_download_on_one_connection(self) -> None:
+        client = await self.connect()
+        client.transport.write(request_head("PUT", "/read", length=LARGE) + bytes(LARGE))
+        client.transport.write(request_head("GET", "/large"))
+        await client.until(2)
+        self.assertEqual([response.body for response in client.responses], [b"%d 1" % LARGE, bytes(LARGE)])
+        client.transport.loseConnection()
+        await client.ended
+
+    async def test_early_answer(self) -> None:
+        """The answer is followed by TLS's own end of the stream, and the client still sends a while."""
+        client = await self.connect()
+        client.transport.write(request_head("PUT", "/refuse", length=1 << 30) + bytes(SHORT_REST))
+        await client.until(1)
+        self.assertEqual((client.responses[0].code, client.responses[0].header("Connection")), (401, "close"))
+        await client.ended
+
+    async def test_connection_close(self) -> None:
+        client = await self.connect()
+        client.transport.write(request_head("PUT", "/read", {"Connection": "close"}, 5) + b"12345")
+        await client.ended
+        self.assertEqual(client.responses[0].body, b"5 1")

@@ -1,0 +1,151 @@
+"""The local driver: a directory tree on this machine, or on a network file system that is mounted here.
+
+Modes are 0666 and 0777 as the umask leaves them, and never changed, so that another server of the same user can go on
+with the tree. How things are made durable is told in `local_tree.py` and `local_directories.py`, how partial objects
+are held in `local_partial.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.interfaces import IReactorTime
+from zope.interface import alsoProvides, implementer
+
+from txregistry.concurrency import start
+from txregistry.errors import StorageError
+from txregistry.interfaces import (
+    IPartial,
+    IProvesFresh,
+    IReader,
+    IStorageDriver,
+    Page,
+    PartialInfo,
+    Stat,
+    Version,
+)
+from txregistry.storage import local_partial
+from txregistry.storage.disk import Disk, is_local
+from txregistry.storage.local_partial import LocalPartial
+from txregistry.storage.local_reader import LocalReader
+from txregistry.storage.local_tree import Tree
+from txregistry.storage.pool import Lanes
+
+#: Largest object that is read in place, on the reactor's thread, in bytes.
+IN_PLACE = 64 * 1024
+
+#: Largest object whose `stamp` is its contents, in bytes.
+STAMPED = 512
+
+
+@implementer(IStorageDriver)
+class LocalDriver:
+    """Bytes below `root`. `clock.seconds()` must be the wall clock, as it is compared with times of files.
+
+    The pool belongs to whoever made it. `IProvesFresh` is provided once `prepare` has found a local file system.
+    """
+
+    def __init__(self, root: str, pool: Lanes, clock: IReactorTime, disk: Disk | None = None) -> None:
+        self._tree = Tree(root, disk or Disk())
+        self._pool = pool
+        self._clock = clock
+        self._cached = False
+
+    def prepare(self) -> None:
+        """Make the root where it lacks, and see that it can be written; StorageError with one clear reason. Blocks."""
+        self._tree.prepare()
+        # A read "in place" may only find the page cache; on a network file system even that may wait for the server.
+        self._cached = is_local(self._tree.root)
+        if self._cached:
+            alsoProvides(self, IProvesFresh)
+
+    def read(self, path: str, limit: int) -> Deferred[tuple[bytes, Version]]:
+        """A whole small object: at once if it is cached, else by the pool."""
+        if self._cached and limit > 0:
+            try:
+                found = self._tree.read_cached(path, limit, IN_PLACE)
+            except StorageError as error:
+                return fail(error)
+            if found is not None:
+                return succeed(found)
+        return self._pool.run_small(self._tree.read, path, limit)
+
+    def open(self, path: str) -> Deferred[IReader]:
+        """A large object; its reader also provides `ISendsFiles`."""
+        return start(self._open(path))
+
+    async def _open(self, path: str) -> IReader:
+        reader = LocalReader(self._tree, self._pool, path, self._cached)
+        try:
+            await reader.open()
+        except BaseException:
+            reader.close()
+            raise
+        return reader
+
+    def put(
+        self, path: str, data: bytes, if_absent: bool = False, if_match: Version | None = None
+    ) -> Deferred[Version]:
+        """Write a small object."""
+        return self._pool.run_small(self._tree.put, path, data, if_absent, if_match)
+
+    def partial(self, path: str, create: bool = False) -> Deferred[IPartial]:
+        """Hold the partial object at `path`."""
+        return start(self._partial(path, create))
+
+    async def _partial(self, path: str, create: bool) -> IPartial:
+        partial = LocalPartial(self._tree, self._pool, path)
+        try:
+            if create:
+                await partial.create()
+            else:
+                await partial.reopen(self._clock.seconds)
+        except BaseException:
+            await partial.close()
+            raise
+        return partial
+
+    def peek(self, path: str) -> Deferred[PartialInfo]:
+        """A partial object seen without taking it."""
+        return self._pool.run_small(local_partial.peek, self._tree, path)
+
+    def partials(self, prefix: str) -> Deferred[Sequence[str]]:
+        """The paths of the partial objects directly below `prefix`."""
+        return self._pool.run_small(local_partial.partials, self._tree, prefix)
+
+    def stat(self, path: str) -> Deferred[Stat]:
+        """What is known of a path."""
+        return self._pool.run_small(self._tree.stat, path)
+
+    def list(self, prefix: str, cursor: str | None = None, limit: int = 1000) -> Deferred[Page]:
+        """The children of a directory, in the order of their names."""
+        return self._pool.run_small(self._tree.list, prefix, cursor, limit)
+
+    def move(self, source: str, target: str) -> Deferred[None]:
+        """Give an object another path."""
+        return self._pool.run_small(self._tree.move, source, target)
+
+    def remove(self, path: str) -> Deferred[None]:
+        """Remove an object, or a directory with all below it."""
+        return self._pool.run_small(self._tree.remove, path)
+
+    def settle(self, path: str) -> Deferred[None]:
+        """Make durable what another wrote."""
+        return self._pool.run(self._tree.settle, path)
+
+    def free_space(self) -> Deferred[int | None]:
+        """Bytes that can still be written."""
+        return self._pool.run_small(self._tree.free_space)
+
+    def sweep_tmp(self, age: float = 3600.0) -> Deferred[int]:
+        """Remove temporary files older than `age` seconds that nobody holds; how many there were."""
+        return self._pool.run_small(self._tree.sweep, self._clock.seconds() - age)
+
+    def close(self) -> Deferred[None]:
+        """Nothing is kept open between calls."""
+        return succeed(None)
+
+    def stamp(self, path: str) -> bytes | None:
+        """The contents of a link; of something larger, which is only ever replaced, what its inode says."""
+        return self._tree.stamp(path, STAMPED)
