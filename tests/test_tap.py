@@ -194,11 +194,11 @@ class RefusalTests(InAFolder):
     def test_storage_is_no_folder(self):
         (self.folder / "file").write_text("")
         line = self.refusal("--listen", LOCAL, "--storage-path", "file")
-        self.assertIn(f"storage: {self.folder / 'file'} cannot be used: ", line)
+        self.assertEqual(line, f"storage path {self.folder / 'file'} is not a directory")
 
     def test_storage_cannot_be_made(self):
         line = self.refusal("--listen", LOCAL, "--storage-path", "/proc/no/store")
-        self.assertIn("storage: /proc/no/store cannot be used: ", line)
+        self.assertIn("storage path /proc/no/store cannot be written: ", line)
 
     def test_certificate_and_key(self):
         authority = Authority(str(self.folder / "tls"))

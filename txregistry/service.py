@@ -16,7 +16,8 @@ from typing import Any, NoReturn
 
 from twisted.application.service import MultiService, Service
 from twisted.internet.defer import Deferred, maybeDeferred
-from twisted.internet.interfaces import IAddress, IListeningPort
+from twisted.internet.interfaces import IAddress, IDelayedCall, IListeningPort
+from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from txregistry import config
@@ -45,6 +46,8 @@ from txregistry.web.site import RegistrySite
 
 #: How long a stop waits for commits that are under way, in seconds.
 SHUTDOWN_SECONDS = 30.0
+#: When leftovers of dead uploads are looked for: after the start, and from then on, in seconds.
+FIRST_SWEEP, SWEEP_EVERY = 60.0, 3600.0
 
 _log = Logger()
 
@@ -133,8 +136,11 @@ class RegistryService(Service):
         self._shields = Shields()
         self._pool = Pool(reactor, settings.threads)
         self._driver = open_driver(settings.storage.engine, settings.storage.path, self._pool, reactor)
-        registry = Registry(self._driver, policy_of(settings), self._shields, reactor)
-        resource = make_resource(registry, WebOptions(settings.external_url or "", settings.flavor))
+        self._registry = Registry(self._driver, policy_of(settings), self._shields, reactor)
+        self._sweeping = LoopingCall(lambda: Deferred.fromCoroutine(self._sweep()))
+        self._sweeping.clock = reactor
+        self._first_sweep: IDelayedCall | None = None
+        resource = make_resource(self._registry, WebOptions(settings.external_url or "", settings.flavor))
         self.site = RegistrySite(
             resource, reactor, access_log=self._access_log.write if self._access_log else None
         )
@@ -154,13 +160,21 @@ class RegistryService(Service):
         try:
             self._driver.prepare()
         except StorageError as error:
-            self._fail(f"storage: {self.settings.storage.path} cannot be used: {error.reason or error}")
+            self._fail(error.reason or str(error))
         try:
             if self._access_log is not None:
                 self._access_log.open()
         except OSError as error:
             self._fail(f"access_log: {self.settings.access_log} cannot be written: {os.strerror(error.errno or 0)}")
+        self._first_sweep = self._reactor.callLater(FIRST_SWEEP, self._sweeping.start, SWEEP_EVERY)
         self._tell()
+
+    async def _sweep(self) -> None:
+        try:
+            await self._registry.janitor.sweep()
+        except Exception:
+            # A mistake in the sweep must not end it for good, nor anything else.
+            _log.failure("the sweep failed")
 
     def stopService(self) -> Deferred[None]:
         """Stop listening, let commits end, and let go of the storage and the threads."""
@@ -171,6 +185,10 @@ class RegistryService(Service):
         ports, self.ports = self.ports, []
         for port in ports:
             await maybeDeferred(port.stopListening)
+        if self._first_sweep is not None and self._first_sweep.active():
+            self._first_sweep.cancel()
+        if self._sweeping.running:
+            self._sweeping.stop()
         await self._shields.drained(self._reactor, SHUTDOWN_SECONDS)
         if self._shields:
             _log.warn("{count} commits had not ended after {seconds} s",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.config.helpers import ConfigCase
-from tests.config.test_settings import SEED_S3
+from tests.config.test_settings import ORIGINAL_S3
 from txregistry.config import Options, check
 
 
@@ -38,10 +38,10 @@ warnings:
 """,
         )
 
-    def test_seed(self) -> None:
+    def test_s3(self) -> None:
         text = check(
             self.load(
-                SEED_S3,
+                ORIGINAL_S3,
                 flavor="prod",
                 environ={
                     "AWS_S3_ACCESS_KEY": "AKIA",

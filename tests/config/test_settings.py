@@ -11,7 +11,7 @@ from txregistry.config import Mail, Settings, Storage
 LOCAL = "storage: local, storage_path: /srv"
 
 #: The two example configurations that operators of the original have.
-SEED_S3 = """
+ORIGINAL_S3 = """
 common: {loglevel: info}
 prod:
     loglevel: warn
@@ -27,7 +27,7 @@ dev: {loglevel: debug, storage: local, storage_path: /home/myself/docker}
 test: {storage: local, storage_path: /tmp/tmpdockertmp}
 """
 
-SEED_ELLIPTICS = """
+ORIGINAL_ELLIPTICS = """
 dev:
     storage: elliptics
     nodes: {elliptics-host1: 1025, elliptics-host2: 1025}
@@ -43,11 +43,11 @@ dev:
 """
 
 
-class SeedTests(ConfigCase):
+class OriginalExamplesTests(ConfigCase):
     ENVIRON = {"AWS_S3_ACCESS_KEY": "AKIA", "AWS_S3_SECRET_KEY": "12345", "AWS_S3_BUCKET": "images"}
 
     def test_s3(self) -> None:
-        settings = self.load(SEED_S3, flavor="prod", environ=self.ENVIRON)
+        settings = self.load(ORIGINAL_S3, flavor="prod", environ=self.ENVIRON)
         self.assertEqual(settings.warnings, ())
         self.assertEqual(settings.loglevel, "warn")
         self.assertEqual((settings.storage.engine, settings.storage.path), ("s3", "/srv/docker"))
@@ -70,19 +70,19 @@ class SeedTests(ConfigCase):
 
     def test_s3_without_its_variables(self) -> None:
         self.assertEqual(
-            self.line(SEED_S3, flavor="prod"),
+            self.line(ORIGINAL_S3, flavor="prod"),
             "config.yml: prod.s3_bucket: found nothing (the environment variable AWS_S3_BUCKET is not set);"
             " storage s3 needs this key, allowed is text",
         )
 
     def test_local_flavors(self) -> None:
-        self.assertEqual(self.load(SEED_S3).storage.path, "/home/myself/docker")
+        self.assertEqual(self.load(ORIGINAL_S3).storage.path, "/home/myself/docker")
         self.assertEqual(self.load(flavor="test").loglevel, "info")
-        storage = self.load(SEED_S3.replace("s3\n", "local\n"), flavor="prod").storage
+        storage = self.load(ORIGINAL_S3.replace("s3\n", "local\n"), flavor="prod").storage
         self.assertEqual(storage, Storage(engine="local", path="/srv/docker", alternate=None, keys={}))
 
     def test_elliptics(self) -> None:
-        settings = self.load(SEED_ELLIPTICS)
+        settings = self.load(ORIGINAL_ELLIPTICS)
         self.assertEqual(settings.storage.engine, "elliptics")
         self.assertEqual(
             dict(settings.storage.keys),
@@ -103,27 +103,29 @@ class SeedTests(ConfigCase):
         )
 
     def test_elliptics_in_every_spelling(self) -> None:
-        same = self.load(SEED_ELLIPTICS).storage.keys
+        same = self.load(ORIGINAL_ELLIPTICS).storage.keys
         for text in (
-            SEED_ELLIPTICS.replace("wait-timeout", "wait_timeout").replace(
+            ORIGINAL_ELLIPTICS.replace("wait-timeout", "wait_timeout").replace(
                 "net-thread-num", "net_thread_num"
             ),
-            SEED_ELLIPTICS.replace("wait-timeout", "elliptics_wait_timeout").replace(
+            ORIGINAL_ELLIPTICS.replace("wait-timeout", "elliptics_wait_timeout").replace(
                 "groups", "elliptics_groups"
             ),
-            SEED_ELLIPTICS.replace("check_timeout", "elliptics-check-timeout"),
-            SEED_ELLIPTICS.replace("[1, 2, 3]", "'[1, 2, 3]'").replace("verbosity: 4", "verbosity: debug"),
-            SEED_ELLIPTICS.replace("[1, 2, 3]", "1 2 3"),
-            SEED_ELLIPTICS.replace(
+            ORIGINAL_ELLIPTICS.replace("check_timeout", "elliptics-check-timeout"),
+            ORIGINAL_ELLIPTICS.replace("[1, 2, 3]", "'[1, 2, 3]'").replace(
+                "verbosity: 4", "verbosity: debug"
+            ),
+            ORIGINAL_ELLIPTICS.replace("[1, 2, 3]", "1 2 3"),
+            ORIGINAL_ELLIPTICS.replace(
                 "{elliptics-host1: 1025, elliptics-host2: 1025}",
                 "elliptics-host1:1025:2 elliptics-host2:1025",
             ),
-            SEED_ELLIPTICS.replace(
+            ORIGINAL_ELLIPTICS.replace(
                 "{elliptics-host1: 1025, elliptics-host2: 1025}",
                 "['elliptics-host1:1025', 'elliptics-host2:1025:2']",
             ),
         ):
-            self.assertNotEqual(text, SEED_ELLIPTICS)
+            self.assertNotEqual(text, ORIGINAL_ELLIPTICS)
             self.assertEqual(self.load(text).storage.keys, same, text)
 
 

@@ -28,7 +28,8 @@ class NoneMatchTests(SynchronousTestCase):
                 self.assertTrue(none_match(header, DIGEST))
 
     def test_does_not(self):
-        for header in (None, "", f'"{OTHER}"', f'"{DIGEST}', f'"x{DIGEST}"', f'"{DIGEST}"x', '"*"', ",", f'"a", "{DIGEST}'):
+        broken = (f'"{DIGEST}', f'"{DIGEST}"x', f'"a", "{DIGEST}')
+        for header in (None, "", f'"{OTHER}"', f'"x{DIGEST}"', '"*"', ",", *broken):
             with self.subTest(header):
                 self.assertFalse(none_match(header, DIGEST))
 

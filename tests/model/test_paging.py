@@ -67,7 +67,8 @@ class PageSizeTests(SynchronousTestCase):
 class LinkTests(SynchronousTestCase):
     def test_examples(self):
         self.assertEqual(
-            next_link("/v2/_catalog", [("last", "zoo/y"), ("n", "100")]), '</v2/_catalog?last=zoo%2Fy&n=100>; rel="next"'
+            next_link("/v2/_catalog", [("last", "zoo/y"), ("n", "100")]),
+            '</v2/_catalog?last=zoo%2Fy&n=100>; rel="next"',
         )
         self.assertEqual(
             next_link("/v2/a/referrers/sha256:ab", [("artifactType", "x/y+json")]),

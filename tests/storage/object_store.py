@@ -239,9 +239,22 @@ class ObjectPartial:
             raise StorageError(self._path, "it is no longer held")
         try:
             job(*args)
+        except NotFound as error:  # a segment or an upload
+            self._usable = False
+            self._lost = self._overtaken()
+            if self._lost:
+                raise LostRace(self._path) from error
+            raise Unavailable(self._path, str(error)) from error
         except BaseException:
             self._usable = False
             raise
+
+    def _overtaken(self) -> bool:
+        """Whether this is not the holder any more; another one removes segments and aborts uploads."""
+        try:
+            return self._records.latest()[1] != self._etag
+        except NotFound:
+            return True
 
     def _now(self) -> float:
         return self._store.clock.seconds()
@@ -328,22 +341,11 @@ class ObjectPartial:
                 # The checkpoint stays that of the record: its state does not belong to the bytes since.
                 self._swap(COMMIT_HOLD, upload=(path, upload))
                 self._bucket.assemble(path, upload, [name for name, _ in segments], self._renew_commit)
-            except StorageError as error:
+            except BaseException:
                 with suppress(StorageError):
                     self._bucket.abort(path, upload)
-                if self._overtaken():
-                    raise LostRace(self._path) from error
                 raise
         self._end()
-
-    def _overtaken(self) -> bool:
-        """Whether that is why a commit failed: whoever took it over aborted its upload or removed its segments."""
-        try:
-            return self._records.latest()[1] != self._etag
-        except NotFound:
-            return True
-        except Unavailable:
-            return False
 
     def _renew_commit(self) -> None:
         if self._now() - self._renewed >= COMMIT_HOLD / 4:

@@ -94,16 +94,16 @@ def _verbosity(value: object) -> int:
     raise ValueError
 
 
-def _key(seed: str, kind: Kind, default: object, meaning: str, *, needed: bool = False) -> Key:
-    """A key of the seed's spelling: named `elliptics_...` with underscores, all other spellings are aliases."""
-    name = "elliptics_" + seed.replace("-", "_")
-    bare = seed.replace("-", "_")
+def _key(written: str, kind: Kind, default: object, meaning: str, *, needed: bool = False) -> Key:
+    """A key as the original spelled it; its name is `elliptics_...` with underscores, the rest are aliases."""
+    name = "elliptics_" + written.replace("-", "_")
+    bare = written.replace("-", "_")
     others = (
         bare,
         bare.replace("_", "-"),
         name.replace("_", "-"),
         "elliptics_" + bare.replace("_", "-"),
-        seed,
+        written,
     )
     aliases = tuple(dict.fromkeys(spelling for spelling in others if spelling != name))
     needed_by = ("elliptics",) if needed else ()

@@ -62,9 +62,9 @@ class LocalDriver:
 
     def read(self, path: str, limit: int) -> Deferred[tuple[bytes, Version]]:
         """A whole small object: at once if it is cached, else by the pool."""
-        if self._cached and limit > 0:
+        if self._cached:
             try:
-                found = self._tree.read_cached(path, limit, IN_PLACE)
+                found = self._tree.read_cached(path, min(limit, IN_PLACE))
             except StorageError as error:
                 return fail(error)
             if found is not None:

@@ -1,7 +1,7 @@
 """Partial objects on disk: a directory with the growing file, its last checkpoint, and whatever a caller puts there.
 
     <path>/data     the bytes; locked (`flock`) from the opening to the end by whoever writes
-    <path>/state    "<offset>\\n" and up to 4 KiB of the caller's, renamed into place at each checkpoint
+    <path>/state    "<offset>", a newline, and up to 4 KiB of the caller's, renamed into place at each checkpoint
 
 **Who may write.** The holder is whoever has the lock on the file *that `data` names*. A holder that moves no byte for
 five seconds is not waited for: the next one copies what the last checkpoint covers into a new locked file and renames
@@ -19,7 +19,7 @@ import contextlib
 import errno
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from twisted.internet.defer import CancelledError, Deferred, fail, succeed
@@ -161,7 +161,7 @@ class LocalPartial:
                 self._disk.unlink(self._tree.full(f"{self._path}/state"))
 
     def _copy(self, old: int) -> None:
-        """Put a copy of what the last checkpoint covers in the place of a file that another holds or that has two names."""
+        """Put a copy, up to the last checkpoint, in the place of a file that another holds or that has two names."""
         before = self._disk.stat_open(old)
         checkpoint = _load_state(self._tree, self._path, before.st_size)
         new, temporary = self._tree.temporary()
@@ -171,8 +171,8 @@ class LocalPartial:
             self._disk.sync_file(new)
             with self._tree.locked(self._path):
                 after = self._disk.stat_open(old)
-                woken = after.st_mtime_ns != before.st_mtime_ns
-                if woken or not self._is_data(before) or checkpoint != _load_state(self._tree, self._path, after.st_size):
+                same = checkpoint == _load_state(self._tree, self._path, after.st_size)
+                if not same or after.st_mtime_ns != before.st_mtime_ns or not self._is_data(before):
                     raise Busy(self._path)
                 self._disk.rename(temporary, self._data)
         except BaseException:

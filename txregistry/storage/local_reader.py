@@ -117,7 +117,7 @@ class LocalReader:
             found = self._tree.disk.pread_cached(self._descriptor.fd, min(size, CACHED), at)
             if found:
                 return found
-        data = await self._descriptor.run(self._pool.run, self._read, at, min(size, CHUNK))
+        data: bytes = await self._descriptor.run(self._pool.run, self._read, at, min(size, CHUNK))
         if not data:
             raise Unavailable(self._path, f"it ends at {at}, before its {self.size} bytes")
         return data

@@ -218,28 +218,41 @@ class Tree:
     def read(self, path: str, limit: int) -> tuple[bytes, Version]:
         """A whole small object, from the disk if need be."""
         with self.errors(path):
-            found = self._read(path, limit, cached=False)
-            assert found is not None
-            return found
+            return self._read(path, limit)
 
-    def read_cached(self, path: str, limit: int) -> tuple[bytes, Version] | None:
-        """The same from the page cache alone; None when the disk would have to be waited for."""
-        with self.errors(path):
-            return self._read(path, limit, cached=True)
-
-    def _read(self, path: str, limit: int, cached: bool) -> tuple[bytes, Version] | None:
-        fd = self.disk.open(self.full(path), os.O_RDONLY)
-        try:
+    def _read(self, path: str, limit: int) -> tuple[bytes, Version]:
+        with self._opened(path) as fd:
             size = self.regular(path, fd).st_size
             if size > limit:
                 raise TooLarge(path, f"{size} bytes, {limit} at most")
-            if cached:
-                data = self.disk.pread_cached(fd, size, 0)
-                return None if data is None or len(data) != size else (data, version_of(data))
             data = b""
             while piece := self.disk.pread(fd, size - len(data), len(data)):
                 data += piece
             return data, version_of(data)
+
+    def read_cached(self, path: str, limit: int) -> tuple[bytes, Version] | None:
+        """The same from the page cache alone; None when the disk would have to be waited for, or above the limit."""
+        with self.errors(path), self._opened(path) as fd:
+            size = self.regular(path, fd).st_size
+            data = self.disk.pread_cached(fd, size, 0) if size <= limit else None
+            return None if data is None or len(data) != size else (data, version_of(data))
+
+    def stamp(self, path: str, limit: int) -> bytes | None:
+        """What is equal as long as an object is: its contents up to `limit` bytes, else what its inode says."""
+        try:
+            with self._opened(path) as fd:
+                found = self.regular(path, fd)
+                if found.st_size <= limit:
+                    return b"=" + self.disk.pread(fd, limit, 0)
+                return b"#%d %d %d %d" % (found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+        except (OSError, NotFound):
+            return None
+
+    @contextlib.contextmanager
+    def _opened(self, path: str) -> Iterator[int]:
+        fd = self.disk.open(self.full(path), os.O_RDONLY)
+        try:
+            yield fd
         finally:
             self.disk.close(fd)
 
@@ -259,7 +272,7 @@ class Tree:
                 return
             if if_match is not None:
                 try:
-                    current = self._read(path, COMPARED, cached=False)
+                    current = self._read(path, COMPARED)
                 except (FileNotFoundError, StorageError):
                     current = None
                 if current is None or current[1] != if_match:
@@ -350,11 +363,8 @@ class Tree:
         self._settled[path] = known
 
     def _sync_object(self, path: str) -> None:
-        fd = self.disk.open(self.full(path), os.O_RDONLY)
-        try:
+        with self._opened(path) as fd:
             self.disk.sync_file(fd)
-        finally:
-            self.disk.close(fd)
 
     def free_space(self) -> int:
         """Bytes that can still be written."""
