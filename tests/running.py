@@ -21,7 +21,7 @@ SECONDS = 60.0
 def environment(home: Path, **more: str) -> dict[str, str]:
     """The environment of such a process: no configuration of whoever runs the tests reaches it."""
     kept = {name: os.environ[name] for name in ("PATH", "LANG") if name in os.environ}
-    return {**kept, "HOME": str(home), "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1", **more}
+    return {**kept, "HOME": str(home), "PYTHONPATH": str(ROOT), **more}
 
 
 def run(folder: Path, *arguments: str, **more: str) -> "subprocess.CompletedProcess[str]":

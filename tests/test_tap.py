@@ -72,7 +72,7 @@ class StartTests(InAFolder):
             self.assertIn("flavor dev without a configuration file", told)
             self.assertIn("anybody who can connect may pull, push and delete", told)
             self.assertTrue(store.is_dir())
-            self.assertEqual(server.stop(), 0)
+            self.assertEqual(server.stop(), -signal.SIGTERM)
             told = "\n".join(server.lines)
             name = server.addresses[0].removeprefix("http://127.0.0.1")
             self.assertIn(f"docker push localhost{name}/alpine", told)
@@ -110,7 +110,7 @@ class StartTests(InAFolder):
             self.assertEqual(server.get("/v2/", context, address=1)[0], 200)
             with socket.socket(socket.AF_UNIX) as plain:
                 plain.connect(os.path.relpath(self.folder / "r.sock"))
-                plain.sendall(b"GET /v2/ HTTP/1.0\r\n\r\n")
+                plain.sendall(b"GET /v2/ HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
                 self.assertTrue(plain.recv(100).startswith(b"HTTP/1.1 200"))
 
     def test_warning_where_anybody_may_push(self):

@@ -80,7 +80,7 @@ def make(
     whole = MultiService()
     registry.setServiceParent(whole)
     # Last, so that whatever the level the log begins with what was started.
-    LogLevelService(settings.loglevel).setServiceParent(whole)
+    LogLevelService(settings.loglevel, reactor).setServiceParent(whole)
     return whole
 
 
@@ -112,15 +112,16 @@ def endpoints_of(settings: config.Settings) -> tuple[list[Endpoint], Any]:
 
 
 class LogLevelService(Service):
-    """Applies `loglevel` once twistd's log has begun."""
+    """Applies `loglevel` once the server has told what it runs."""
 
-    def __init__(self, loglevel: str) -> None:
+    def __init__(self, loglevel: str, reactor: Any) -> None:
         self._loglevel = loglevel
+        self._reactor = reactor
 
     def startService(self) -> None:
         """Filter the log from now on."""
         super().startService()
-        keep_from(self._loglevel)
+        self._reactor.callWhenRunning(keep_from, self._loglevel)
 
 
 class RegistryService(Service):
@@ -145,6 +146,9 @@ class RegistryService(Service):
             resource, reactor, access_log=self._access_log.write if self._access_log else None
         )
 
+        # Twisted would log each start and stop of the factory.
+        self.site.noisy = False
+
     def privilegedStartService(self) -> None:
         """Open the sockets. Nobody is served before the reactor runs."""
         super().privilegedStartService()
@@ -167,7 +171,7 @@ class RegistryService(Service):
         except OSError as error:
             self._fail(f"access_log: {self.settings.access_log} cannot be written: {os.strerror(error.errno or 0)}")
         self._first_sweep = self._reactor.callLater(FIRST_SWEEP, self._sweeping.start, SWEEP_EVERY)
-        self._tell()
+        self._reactor.callWhenRunning(self._tell)
 
     async def _sweep(self) -> None:
         try:
@@ -201,7 +205,9 @@ class RegistryService(Service):
     def _fail(self, line: str) -> NoReturn:
         """End the start with one line: on the terminal, or in a daemon's log and to the twistd that waits for it."""
         if not self._daemon:
-            raise SystemExit(f"txregistry: {line}")
+            # sys.stderr leads into the log by now.
+            os.write(2, f"txregistry: {line}\n".encode(errors="backslashreplace"))
+            raise SystemExit(1)
         _log.critical("{line}", line=line)
         raise StartFailed(line)
 
@@ -215,9 +221,9 @@ class RegistryService(Service):
         _log.info("storing in {path} ({engine})", path=settings.storage.path, engine=settings.storage.engine)
         for address, endpoint in zip(addresses, self._endpoints, strict=True):
             _log.info("listening on {address}", address=describe(address, endpoint.encrypted))
-        _log.info("{who}", who=who_may_push(settings, self._endpoints))
         for line in (*settings.warnings, *unused_keys(settings), *self._exposed(addresses)):
             _log.warn("{line}", line=line)
+        _log.info("{who}", who=who_may_push(settings, self._endpoints))
         name = next(filter(None, map(registry_name, addresses)), None)
         if name is not None:
             _log.info("try: docker tag alpine {name}/alpine && docker push {name}/alpine", name=name)

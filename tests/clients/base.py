@@ -64,14 +64,13 @@ class ClientCase(SynchronousTestCase):
         self.addCleanup(registry.stop)
         return registry.start()
 
-    def attempt(self, tool: str, *arguments: str, timeout: int = 180, **more: str) -> subprocess.CompletedProcess[str]:
+    def attempt(self, tool: str, *arguments: str, timeout: int = 180, **more: Any) -> subprocess.CompletedProcess[str]:
         """Run a client to its end, whatever its end; `more` is added to its environment."""
         command = [self.tools.get(tool) or tools.find(tool), *arguments]
         return subprocess.run(
             command,
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            capture_output=True,
             text=True,
             timeout=timeout,
             env={**self.environment, **more},
@@ -79,7 +78,7 @@ class ClientCase(SynchronousTestCase):
             check=False,
         )
 
-    def call(self, tool: str, *arguments: str, timeout: int = 180, **more: str) -> str:
+    def call(self, tool: str, *arguments: str, timeout: int = 180, **more: Any) -> str:
         """Run a client, which must succeed; its standard output."""
         done = self.attempt(tool, *arguments, timeout=timeout, **more)
         if done.returncode:
@@ -117,7 +116,11 @@ class ClientCase(SynchronousTestCase):
 
     def push(self, registry: Registry, name: str, reference: str, descriptor: Descriptor) -> None:
         """Push from our layout over plain HTTP requests; the children of an index stay without a tag."""
-        for digest, media_type in reversed(self.images.layout.reachable(descriptor["digest"]).items()):
+        needed = self.images.layout.reachable(descriptor["digest"])
+        # Blobs first, then the manifests from the leaves up.
+        order = list(reversed(needed.items()))
+        order.sort(key=lambda item: item[1] in MANIFESTS)
+        for digest, media_type in order:
             data = self.images.layout.read(digest)
             if media_type not in MANIFESTS:
                 answer = registry.upload(name, data, digest)

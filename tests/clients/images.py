@@ -36,6 +36,11 @@ def digest_of(data: bytes) -> str:
     return "sha256:" + hashlib.sha256(data).hexdigest()
 
 
+def sha512_of(data: bytes) -> str:
+    """The sha512 digest of `data` in the form of the specification."""
+    return "sha512:" + hashlib.sha512(data).hexdigest()
+
+
 def encode(document: Any) -> bytes:
     """`document` as JSON."""
     return json.dumps(document, separators=(",", ":")).encode()

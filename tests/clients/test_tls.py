@@ -6,6 +6,7 @@ a name that only its own mount namespace knows.
 
 import os
 import shutil
+from typing import Any
 
 from tests.clients.base import ClientCase
 from tests.clients.containerd_daemon import ContainerdCase
@@ -23,7 +24,7 @@ class TLSCase(ClientCase):
         """Whether it worked, with this CA file and with or without the client's certificate."""
         raise AssertionError("each client has its own")
 
-    def all_succeed(self, *commands: tuple[str, ...], **more: str) -> bool:
+    def all_succeed(self, *commands: tuple[str, ...], **more: Any) -> bool:
         """Run one after the other until one fails; what it said is kept for the failure of the test."""
         for command in commands:
             done = self.attempt(*command, **more)
@@ -185,14 +186,23 @@ class ContainerdTests(TLSCase, ContainerdCase):
         self.check()
 
     def push_and_pull(self, registry: Registry, ca: str, client: bool) -> bool:
-        flags = self.flags(ca, client, "--tlscacert", "--tlscert", "--tlskey")
+        # On the loopback `ctr` speaks plain HTTP whatever its flags say; a hosts file says otherwise.
+        folder = self.path("hosts", registry.host)
+        os.makedirs(folder, exist_ok=True)
+        pair = f'client = [["{self.made.client}", "{self.made.client_key}"]]\n' if client else ""
+        with open(os.path.join(folder, "hosts.toml"), "w") as file:
+            file.write(
+                f'server = "{registry.url}"\n[host."{registry.url}"]\n'
+                f'capabilities = ["pull", "resolve", "push"]\nca = "{ca}"\n{pair}'
+            )
         name = f"{registry.host}/lab/app"
         archive = self.images.layout.only(self.path("only"), self.images.app, "1").archive(self.path("only.tar"))
+        hosts = ("--hosts-dir", self.path("hosts"))
         return self.all_succeed(
             (*self.ctr_command, "images", "import", "--no-unpack", "--base-name", name, archive),
-            (*self.ctr_command, "images", "push", *flags, f"{name}:1"),
+            (*self.ctr_command, "images", "push", *hosts, f"{name}:1"),
             (*self.ctr_command, "images", "rm", "--sync", f"{name}:1"),
-            (*self.ctr_command, "content", "fetch", *flags, f"{name}:1"),
+            (*self.ctr_command, "content", "fetch", *hosts, f"{name}:1"),
         )
 
 
@@ -208,7 +218,7 @@ class DockerdTests(TLSCase, DockerCase):
         self.start_dockerd(private)
         self.check()
 
-    def start_registry(self, label: str = "server", **options: object) -> Registry:
+    def start_registry(self, label: str = "server", **options: Any) -> Registry:
         return super().start_registry(label, address="::1", **options)
 
     def push_and_pull(self, registry: Registry, ca: str, client: bool) -> bool:

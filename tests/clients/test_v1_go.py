@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from typing import Any
 
 from tests.clients.base import ClientCase
 from tests.clients.server import make_certificates
@@ -12,7 +13,7 @@ class V1Tests(ClientCase):
 
     needs = ("v1client",)
 
-    def push_and_pull(self, *arguments: str, **options: object) -> list[str]:
+    def push_and_pull(self, *arguments: str, **options: Any) -> list[str]:
         self.registry = self.start_registry(**options)
         return self.call("v1client", "-url", self.registry.url, *arguments).split()
 

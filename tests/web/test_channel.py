@@ -175,7 +175,8 @@ class EveryRouteTests(ChannelTestCase):
         self.assertEqual(self.successResultOf(get).body, b"after")
 
     def test_http_1_0(self) -> None:
-        for target, answer in (("/coroutine/all", b"read " + BODY), ("/coroutine/some", b"read 1"), ("/refuse", b"who?")):
+        answers = {"/coroutine/all": b"read " + BODY, "/coroutine/some": b"read 1", "/refuse": b"who?"}
+        for target, answer in answers.items():
             connection = self.agent.connect()
             response = connection.response()
             connection.send(b"PUT %s HTTP/1.0\r\nContent-Length: 50\r\n\r\n" % target.encode() + BODY)
@@ -454,6 +455,15 @@ class LostClientTests(ChannelTestCase):
         self.assertEqual(self.routes.events, ["cancelled"])
         self.assertEqual(len(self.log), 1)
         self.assertEqual(self.flushLoggedErrors(), [])
+
+    def test_all_connections_are_cut(self) -> None:
+        idle, waiting = self.agent.connect(), self.agent.start("GET", "/wait", length=0)
+        self.assertEqual(len(self.agent.site.channels), 2)
+        self.agent.site.cut_connections()
+        self.failureResultOf(waiting.response, NoResponse)
+        self.clock.advance(0)
+        self.assertTrue(idle.closed)
+        self.assertEqual((self.routes.events, self.agent.site.channels), (["cancelled"], set()))
 
     def test_unregister_producer(self) -> None:
         """A route that lets go of its producer after the client left, or after its answer, meets no error."""

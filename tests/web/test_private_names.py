@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+from typing import Any
 
 from twisted.internet.tcp import Server
 from twisted.internet.testing import StringTransport
@@ -111,11 +112,12 @@ class PrivateNameTests(SynchronousTestCase):
 
     def test_network_producer(self) -> None:
         """The transport itself, as a producer of the client's bytes."""
-        self.channel._networkProducer.pauseProducing()
+        producer: Any = self.channel._networkProducer
+        producer.pauseProducing()
         self.assertEqual(self.transport.producerState, "paused")
-        self.channel._networkProducer.resumeProducing()
+        producer.resumeProducing()
         self.assertEqual(self.transport.producerState, "producing")
-        self.channel._networkProducer.unregisterProducer()
+        producer.unregisterProducer()
         self.assertIsNone(self.transport.producer)
 
     def test_waiting_for_transport(self) -> None:

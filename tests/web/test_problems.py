@@ -51,7 +51,7 @@ class Table(SynchronousTestCase):
             self.assertEqual((v2.code, v2.header("Content-Type")), (status, "application/json"))
             entry = v2.json()["errors"][0]
             self.assertEqual(set(entry) - {"detail"}, {"code", "message"})
-            self.assertRegex(entry["code"], r"\A[A-Z_]+\Z")
+            self.assertRegex(entry["code"], r"\A[A-Z1_]+\Z")
             v1 = self.successResultOf(self.agent.request("GET", "/v1/x"))
             self.assertEqual((v1.code, list(v1.json())), (status, ["error"]))
             self.assertNotIn(b"secret", v1.body + v2.body)

@@ -1,10 +1,16 @@
 """The listening port: its connections over TCP and over Twisted's TLS, with the same site and channel."""
 
+import datetime
+from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
 from klein import Klein
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import SSL4ClientEndpoint, TCP4ClientEndpoint, connectProtocol
 from twisted.internet.protocol import Protocol, connectionDone
-from twisted.internet.ssl import CertificateOptions, KeyPair
+from twisted.internet.ssl import CertificateOptions
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.trial.unittest import TestCase
 
@@ -39,6 +45,8 @@ class Pieces:
 class Client(Protocol):
     """Collects what comes; `until` waits for responses or for the end of the connection."""
 
+    transport: Any
+
     def __init__(self) -> None:
         self.received = bytearray()
         self.responses: list[Response] = []
@@ -70,7 +78,7 @@ class TransportTestCase(TestCase):
 
         self.reactor = reactor
         app = Klein()
-        self.transports: list[object] = []
+        self.transports: list[Any] = []
 
         @app.route("/read", methods=["PUT"])
         async def read(request):
@@ -98,6 +106,7 @@ class TransportTestCase(TestCase):
         port = RegistryPort(0, factory, 50, "127.0.0.1", self.reactor)
         port.startListening()
         self.addCleanup(port.stopListening)
+        self.addCleanup(self.site.cut_connections)
         return port
 
     async def connect(self) -> Client:
@@ -131,7 +140,7 @@ class TCPTests(TransportTestCase):
         self.assertEqual(len(self.log), 3)
 
     async def test_half_close(self) -> None:
-        """The client reads the refusal and the end of the stream while it still sends; then it is cut off."""
+        """The client reads the refusal, and then the end of the stream."""
         client = await self.connect()
         client.transport.write(request_head("PUT", "/refuse", length=1 << 30) + bytes(SHORT_REST))
         await client.until(1)
@@ -139,13 +148,24 @@ class TCPTests(TransportTestCase):
         await client.ended
 
 
+def self_signed() -> tuple[ec.EllipticCurvePrivateKey, x509.Certificate]:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    now = datetime.datetime.now(datetime.UTC)
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .sign(key, hashes.SHA256())
+    )
+    return key, certificate
+
+
 class TLSTests(TransportTestCase):
     """The same over `TLSMemoryBIOProtocol`, which is what `ssl:` endpoints use."""
 
     async def connect(self) -> Client:
-        key = KeyPair.generate(size=2048)
-        certificate = key.selfSignedCert(1, CN="localhost")
-        server = CertificateOptions(privateKey=key.original, certificate=certificate.original)
+        server = CertificateOptions(*self_signed())
         port = self.listen(TLSMemoryBIOFactory(server, False, self.site))
         trusting = CertificateOptions(verify=False)
         return await connectProtocol(
@@ -162,7 +182,7 @@ class TLSTests(TransportTestCase):
         await client.ended
 
     async def test_early_answer(self) -> None:
-        """The answer is followed by TLS's own end of the stream, and the client still sends a while."""
+        """The answer is followed by TLS's own end of the stream."""
         client = await self.connect()
         client.transport.write(request_head("PUT", "/refuse", length=1 << 30) + bytes(SHORT_REST))
         await client.until(1)

@@ -12,6 +12,8 @@ from txregistry.storage import layout
 
 #: What makes a directory a repository.
 _MARKS = {"_layers", "_manifests"}
+#: Greater than anything that a name can go on with.
+_LAST = "\U0010ffff"
 
 
 class Repositories:
@@ -54,7 +56,7 @@ class Repositories:
                 found.append(name)
             for child, directory in children:
                 full = f"{name}/{child}" if name else child
-                if directory and _is_name(full) and (full >= after or after.startswith(f"{full}/")):
+                if directory and _is_name(full) and f"{full}/{_LAST}" > after:
                     heapq.heappush(waiting, full)
         return found
 

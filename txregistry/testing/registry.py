@@ -8,19 +8,23 @@ from txregistry.concurrency import Shields
 from txregistry.core.policy import Policy
 from txregistry.core.registry import Registry
 from txregistry.interfaces import IStorageDriver
-from txregistry.storage.memory import MemoryDriver
+from txregistry.storage.memory import Contents, MemoryDriver
 from txregistry.testing.agent import Agent
 from txregistry.web.app import WebOptions, make_resource
 
 
 class MemoryRegistry:
-    """A registry over a memory driver, or over `driver`, with an agent that talks to it and a clock that stands still."""
+    """A registry over a memory driver, or over `driver`, with an agent to talk to it and a clock that stands still.
+
+    `contents` is what the memory driver holds.
+    """
 
     def __init__(
         self, policy: Policy | None = None, options: WebOptions | None = None, driver: IStorageDriver | None = None
     ) -> None:
         self.clock = Clock()
-        self.driver = driver if driver is not None else MemoryDriver(self.clock)
+        self.contents = Contents()
+        self.driver = driver if driver is not None else MemoryDriver(self.clock, contents=self.contents)
         self.shields = Shields()
         self.registry = Registry(self.driver, policy or Policy(), self.shields, self.clock)
         self.agent = Agent(make_resource(self.registry, options), self.clock)

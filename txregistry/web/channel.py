@@ -41,7 +41,7 @@ HEAD_LIMIT = 32 * 1024
 #: An unread rest of a body up to this length is skipped, and the connection kept.
 SHORT_REST = 64 * 1024
 #: What is read from a client after a refusal, so that it comes to read the answer: bytes and seconds.
-DRAIN_BYTES = 4 << 20
+DRAIN_BYTES = 2 << 20
 DRAIN_SECONDS = 5.0
 
 #: The first byte of a TLS handshake. No HTTP method begins with it.
@@ -79,6 +79,7 @@ class Channel(HTTPChannel):
     def connectionMade(self) -> None:
         """Start the idle timer."""
         self._idle_timeout = self.timeOut
+        self.site.channels.add(self)
         super().connectionMade()
 
     def dataReceived(self, data: bytes) -> None:
@@ -277,5 +278,6 @@ class Channel(HTTPChannel):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Tell the requests."""
+        self.site.channels.discard(self)
         self.phase = Phase.CLOSING
         super().connectionLost(reason)

@@ -44,6 +44,8 @@ class RegistrySite(Site):
     ) -> None:
         super().__init__(resource, RegistryRequest, parsePOSTFormSubmission=False, timeout=timeout, reactor=reactor)
         self.head_timeout = head_timeout
+        #: The connections that are open.
+        self.channels: set[Channel] = set()
         self._access_log = access_log
         self._logged_second = -1
         self._logged_time = ""
@@ -57,6 +59,11 @@ class RegistrySite(Site):
 
     def stopFactory(self) -> None:
         """Close nothing."""
+
+    def cut_connections(self) -> None:
+        """Abort every connection: the routes behind them are told that their clients are gone."""
+        for channel in list(self.channels):
+            channel.transport.abortConnection()
 
     def log(self, request: Request) -> None:
         """Write one request's line: when its answer is finished, or when its client left before."""

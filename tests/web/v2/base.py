@@ -84,6 +84,10 @@ class V2TestCase(SynchronousTestCase):
         self.assertEqual(put.code, 201, put.body)
         return digest
 
+    def paths(self) -> list[str]:
+        """Everything in the store, upload sessions included."""
+        return sorted(self.memory.contents.leaves())
+
     def start(self, name: str) -> str:
         """The URL of a new upload session."""
         location = self.ask("POST", f"/v2/{name}/blobs/uploads/").header("Location")
@@ -95,7 +99,7 @@ class V2TestCase(SynchronousTestCase):
     ) -> Response:
         return self.ask("PUT", f"/v2/{name}/manifests/{reference}{query}", {"Content-Type": media_type}, manifest)
 
-    def push_image(self, name: str, reference: str, layer: bytes = b"layer", **more: object) -> bytes:
+    def push_image(self, name: str, reference: str, layer: bytes = b"layer", **more: Any) -> bytes:
         """Push an image with its blobs; its manifest."""
         self.push_blob(name, b"{}")
         self.push_blob(name, layer)

@@ -86,6 +86,7 @@ class Pull(V2TestCase):
 class Delete(V2TestCase):
     def test_only_from_this_repository(self) -> None:
         digest = self.push_blob("a", DATA)
+        self.push_blob("a", b"other")
         self.push_blob("b", DATA)
         response = self.ask("DELETE", f"/v2/a/blobs/{digest}")
         self.assertEqual((response.code, response.header("Content-Length")), (202, "0"))

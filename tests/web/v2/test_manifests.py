@@ -173,7 +173,7 @@ class Push(V2TestCase):
     def test_a_repository_with_nothing_but_an_index_has_layers_too(self) -> None:
         """Distribution's collector would pass over it otherwise, and delete what it holds."""
         self.push("b", "t", index(), OCI_INDEX)
-        self.assertTrue([path for path in self.memory.driver.paths() if "/repositories/b/_layers/" in path])
+        self.assertTrue([path for path in self.paths() if "/repositories/b/_layers/" in path])
 
 
 class Lenient(V2TestCase):
@@ -189,7 +189,7 @@ class Lenient(V2TestCase):
         self.assertEqual(self.push("a", "t", manifest, custom).code, 201)
         response = self.ask("GET", "/v2/a/manifests/t")
         self.assertEqual((response.body, response.header("Content-Type")), (manifest, custom))
-        self.assertFalse([path for path in self.memory.driver.paths() if "/_manifests/revisions/" in path])
+        self.assertFalse([path for path in self.paths() if "/_manifests/revisions/" in path])
         self.assertEqual(self.ask("DELETE", f"/v2/a/manifests/{sha256(manifest)}").code, 202)
         self.assertEqual(self.ask("GET", "/v2/a/manifests/t").code, 404)
 
