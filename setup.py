@@ -13,7 +13,7 @@ HERE = Path(__file__).parent
 
 S3 = ["boto3>=1.34"]
 LINT = ["mypy>=1.11", "mypy-zope>=1.0.8", "ruff>=0.6", "types-PyYAML"]
-TEST = ["hypothesis>=6.100", "moto[s3]>=5", *S3]
+TEST = ["hypothesis>=6.100", "moto[s3]>=5", "setuptools>=77", *S3]
 
 setup(
     name="txregistry",
@@ -44,9 +44,11 @@ setup(
     packages=[*find_packages(include=["txregistry", "txregistry.*"]), "twisted.plugins"],
     package_data={"txregistry": ["py.typed"], "txregistry.config": ["*.yml"]},
     install_requires=[
-        # An upper bound, since web/ reaches below Twisted's public names (docs/dependencies.md).
-        "Twisted[tls]>=24.11,<27",
+        # Bounded on both sides, since web/ reaches below Twisted's public names (docs/dependencies.md).
+        "Twisted[tls]>=26.4,<27",
         "klein>=24.8",
+        "cryptography>=42",
+        "pyOpenSSL>=24.3",
         "PyYAML>=6",
         "zope.interface>=6",
     ],

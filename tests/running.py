@@ -8,6 +8,7 @@ import ssl
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 from types import TracebackType
@@ -81,9 +82,14 @@ class Running:
         """Stop it; the exit status, negative for a signal. The rest of its output is in `lines`."""
         if self.process.poll() is None:
             self.process.send_signal(with_signal)
-        out, _ = self.process.communicate(timeout=SECONDS)
-        self.lines += (out or "").splitlines()
-        return self.process.returncode
+        # Not `communicate`: it would miss the lines that are in the buffer of `stdout` already.
+        late = threading.Timer(SECONDS, self.process.kill)
+        late.start()
+        assert self.process.stdout is not None
+        self.lines += self.process.stdout.read().splitlines()
+        status = self.process.wait()
+        late.cancel()
+        return status
 
     def __enter__(self) -> "Running":
         return self
@@ -93,7 +99,9 @@ class Running:
     ) -> None:
         if self.process.poll() is None:
             self.process.kill()
-        self.process.communicate()
+        self.process.wait()
+        assert self.process.stdout is not None
+        self.process.stdout.close()
 
 
 def wait_until_gone(pid: int) -> None:

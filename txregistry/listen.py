@@ -12,7 +12,11 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from OpenSSL import SSL, crypto
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from cryptography.x509 import load_pem_x509_certificates
+from OpenSSL import SSL
+from OpenSSL.crypto import X509
 from twisted.internet import ssl
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.defer import Deferred
@@ -104,7 +108,7 @@ def tls_context(certificate: str, key: str, client_ca: str | None = None) -> Any
     private = _private_key(key)
     trusted = _certificates(client_ca, "client authority") if client_ca else []
     ciphers = ssl.AcceptableCiphers.fromOpenSSLCipherString(CIPHERS)
-    authorities = ssl.trustRootFromCertificates([ssl.Certificate(each) for each in trusted])
+    authorities = ssl.trustRootFromCertificates([ssl.Certificate(X509.from_cryptography(each)) for each in trusted])
     options = ssl.CertificateOptions(
         privateKey=private,
         certificate=chain[0],
@@ -133,13 +137,13 @@ def _read(path: str, what: str) -> bytes:
 
 
 def _certificates(path: str, what: str) -> list[Any]:
-    """All certificates of a PEM file, in order."""
-    blocks = re.findall(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", _read(path, what), re.DOTALL)
-    if not blocks:
+    """All certificates of a PEM file, in order: those of cryptography, of which Twisted's annotations do not know."""
+    data = _read(path, what)
+    if b"-----BEGIN CERTIFICATE-----" not in data:
         raise ListenError(f"the {what} {path} has no certificate in PEM form")
     try:
-        return [crypto.load_certificate(crypto.FILETYPE_PEM, block) for block in blocks]
-    except (crypto.Error, ValueError):
+        return load_pem_x509_certificates(data)
+    except ValueError:
         raise ListenError(f"the {what} {path} is not a valid certificate") from None
 
 
@@ -150,8 +154,8 @@ def _private_key(path: str) -> Any:
     if b"ENCRYPTED" in data:
         raise ListenError(f"the key {path} is protected by a passphrase; give it without one")
     try:
-        return crypto.load_privatekey(crypto.FILETYPE_PEM, data)
-    except (crypto.Error, ValueError, TypeError):
+        return load_pem_private_key(data, password=None)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
         raise ListenError(f"the key {path} is not a valid private key") from None
 
 

@@ -134,14 +134,14 @@ class RegistryService(Service):
         self._daemon = daemon
         self._endpoints, self._tls = endpoints_of(settings)
         self._access_log = AccessLog(settings.access_log, daemon=daemon) if settings.access_log else None
-        self._shields = Shields()
+        self.shields = Shields()
         self._pool = Pool(reactor, settings.threads)
         self._driver = open_driver(settings.storage.engine, settings.storage.path, self._pool, reactor)
-        self._registry = Registry(self._driver, policy_of(settings), self._shields, reactor)
+        self.registry = Registry(self._driver, policy_of(settings), self.shields, reactor)
         self._sweeping = LoopingCall(lambda: Deferred.fromCoroutine(self._sweep()))
         self._sweeping.clock = reactor
         self._first_sweep: IDelayedCall | None = None
-        resource = make_resource(self._registry, WebOptions(settings.external_url or "", settings.flavor))
+        resource = make_resource(self.registry, web_options_of(settings))
         self.site = RegistrySite(
             resource, reactor, access_log=self._access_log.write if self._access_log else None
         )
@@ -175,7 +175,7 @@ class RegistryService(Service):
 
     async def _sweep(self) -> None:
         try:
-            await self._registry.janitor.sweep()
+            await self.registry.janitor.sweep()
         except Exception:
             # A mistake in the sweep must not end it for good, nor anything else.
             _log.failure("the sweep failed")
@@ -193,10 +193,10 @@ class RegistryService(Service):
             self._first_sweep.cancel()
         if self._sweeping.running:
             self._sweeping.stop()
-        await self._shields.drained(self._reactor, SHUTDOWN_SECONDS)
-        if self._shields:
+        await self.shields.drained(self._reactor, SHUTDOWN_SECONDS)
+        if self.shields:
             _log.warn("{count} commits had not ended after {seconds} s",
-                      count=len(self._shields), seconds=SHUTDOWN_SECONDS)  # fmt: skip
+                      count=len(self.shields), seconds=SHUTDOWN_SECONDS)  # fmt: skip
         await self._driver.close()
         await self._pool.stop()
         if self._access_log is not None:
@@ -213,6 +213,8 @@ class RegistryService(Service):
 
     def _tell(self) -> None:
         """A few lines for whoever started it: what runs, where, for whom, and what to type next."""
+        if not self.running:
+            return
         settings = self.settings
         addresses = [port.getHost() for port in self.ports]
         file = f"of {settings.source}" if settings.source else "without a configuration file"
@@ -246,6 +248,15 @@ def policy_of(settings: config.Settings) -> Policy:
         accept_unknown_media_types=settings.accept_unknown_media_types,
         accept_missing_blobs=settings.accept_missing_blobs,
         upload_expiry=settings.upload_purge_age,
+    )
+
+
+def web_options_of(settings: config.Settings) -> WebOptions:
+    """What `web` reads of the settings."""
+    return WebOptions(
+        external_url=settings.external_url or "",
+        flavor=settings.flavor,
+        registry_endpoints=settings.registry_endpoints,
     )
 
 

@@ -151,7 +151,7 @@ class Registry:
 
     def log_tail(self) -> str:
         with open(self.log, errors="replace") as file:
-            return "".join(line[:500] for line in file.readlines()[-30:])
+            return "".join(line[:300] for line in file.readlines()[-15:])
 
     def request(self, method: str, path: str, body: bytes | None = None, **headers: str) -> Answer:
         """One request; underscores in header names stand for hyphens."""
@@ -181,9 +181,7 @@ class Registry:
             return begun
         location = begun.headers["location"].removeprefix(self.url)
         joint = "&" if "?" in location else "?"
-        return self.request(
-            "PUT", f"{location}{joint}digest={digest}", data, Content_Type="application/octet-stream"
-        )
+        return self.request("PUT", f"{location}{joint}digest={digest}", data, Content_Type="application/octet-stream")
 
     def _our_command(self) -> list[str]:
         twistd = os.path.join(os.path.dirname(sys.executable), "twistd")

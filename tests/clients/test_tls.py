@@ -232,4 +232,3 @@ class DockerdTests(TLSCase, DockerCase):
         return self.all_succeed(
             ("docker", "push", name), ("docker", "rmi", "--force", name), ("docker", "pull", name), **address
         )
-

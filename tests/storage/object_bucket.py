@@ -62,11 +62,31 @@ class Bucket:
             answer = self.client.get_object(Bucket=self.name, Key=key, **ranges)
             return answer["Body"].read(), str(answer["ETag"])
 
-    def head(self, key: str) -> tuple[int, float]:
-        """Size and time of modification."""
+    def stream(self, key: str, etag: str, start: int, stop: int) -> Any:
+        """A body from which a range is read; Unavailable when another version is there now."""
+        with self._errors(key):
+            try:
+                answer = self.client.get_object(
+                    Bucket=self.name, Key=key, IfMatch=etag, Range=f"bytes={start}-{stop - 1}"
+                )
+            except ClientError as error:
+                if error.response["ResponseMetadata"]["HTTPStatusCode"] in (404, 412, 416):
+                    raise Unavailable(key, "it was replaced or removed while it was read") from error
+                raise
+        return answer["Body"]
+
+    def head(self, key: str) -> tuple[int, float, str]:
+        """Size, time of modification, and ETag."""
         with self._errors(key):
             answer = self.client.head_object(Bucket=self.name, Key=key)
-        return int(answer["ContentLength"]), answer["LastModified"].timestamp()
+        return int(answer["ContentLength"]), answer["LastModified"].timestamp(), str(answer["ETag"])
+
+    def copy(self, source: str, target: str) -> None:
+        """Give another key the contents of an object of at most 5 GiB."""
+        with self._errors(source):
+            self.client.copy_object(
+                Bucket=self.name, Key=target, CopySource={"Bucket": self.name, "Key": source}
+            )
 
     def delete(self, key: str) -> None:
         """Remove an object; no error when there is none."""

@@ -51,7 +51,7 @@ class Records:
 
     Only the newest two are kept, so that a number can become free again below, or after the end of, a living chain.
     Therefore a record counts only if the record it names as the previous one is there, and its writer looks after
-    writing whether it does.
+    writing whether it does. A path is used once: its name has a random part.
     """
 
     def __init__(self, bucket: Bucket, path: str, prefix: str) -> None:

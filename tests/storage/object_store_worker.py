@@ -16,30 +16,17 @@ from __future__ import annotations
 import json
 import random
 import sys
-from typing import Any, TypeVar
 
-from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
-from twisted.python.failure import Failure
 
 from tests.storage.object_bucket import Bucket
-from tests.storage.object_store import InPlace, ObjectPartial, ObjectStore
+from tests.storage.object_store import ObjectStore
 from txregistry import errors
 from txregistry.errors import StorageError
+from txregistry.interfaces import IPartial
+from txregistry.testing.pools import ImmediatePool, result_of
 
 BATCH = 256 * 1024
-
-T = TypeVar("T")
-
-
-def result(deferred: Deferred[T]) -> T:
-    """What a Deferred that has fired holds."""
-    results: list[Any] = []
-    deferred.addBoth(results.append)
-    [found] = results
-    if isinstance(found, Failure):
-        found.raiseException()
-    return found
 
 
 class Worker:
@@ -48,10 +35,10 @@ class Worker:
     def __init__(self, endpoint: str, bucket: str) -> None:
         self._clock = Clock()
         self._clock.advance(1_000_000)
-        self._store = ObjectStore(Bucket(endpoint, bucket), InPlace(), self._clock)
-        self._partial: ObjectPartial | None = None
+        self._store = ObjectStore(Bucket(endpoint, bucket), ImmediatePool(), self._clock)
+        self._partial: IPartial | None = None
 
-    def _held(self) -> ObjectPartial:
+    def _held(self) -> IPartial:
         assert self._partial is not None, "nothing is held"
         return self._partial
 
@@ -59,27 +46,27 @@ class Worker:
         self._clock.advance(seconds)
 
     def do_hold(self, path: str, create: bool) -> int:
-        self._partial = result(self._store.partial(path, create))
+        self._partial = result_of(self._store.partial(path, create))
         return self._partial.offset
 
     def do_write(self, seed: int, size: int) -> int:
         data = random.Random(seed).randbytes(size)
         partial = self._held()
         for begin in range(0, size, BATCH):
-            result(partial.write([data[begin : begin + BATCH]], partial.offset))
+            result_of(partial.write([data[begin : begin + BATCH]], partial.offset))
         return partial.offset
 
     def do_checkpoint(self, state: str) -> None:
-        result(self._held().checkpoint(state.encode()))
+        result_of(self._held().checkpoint(state.encode()))
 
     def do_commit(self, path: str) -> None:
-        result(self._held().commit(path))
+        result_of(self._held().commit(path))
 
     def do_cancel(self) -> None:
-        result(self._held().cancel())
+        result_of(self._held().cancel())
 
     def do_close(self) -> None:
-        result(self._held().close())
+        result_of(self._held().close())
 
     def do_patch(self, path: str, seed: int, size: int) -> int:
         self.do_hold(path, False)

@@ -7,6 +7,7 @@ Requests happen one after another: moto looks whether a key exists and writes it
 from __future__ import annotations
 
 import io
+import itertools
 import threading
 import urllib.parse
 import urllib.request
@@ -16,9 +17,12 @@ from typing import Any
 from moto.core.models import DEFAULT_ACCOUNT_ID
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
 from moto.s3.models import s3_backends
+from twisted.trial.unittest import SynchronousTestCase
 from werkzeug.serving import make_server
 
 from tests.storage.object_bucket import Bucket
+
+_numbers = itertools.count()
 
 
 class S3Mock:
@@ -65,3 +69,22 @@ class S3Mock:
 class _QuietHandler(MotoRequestHandler):
     def log(self, type: str, message: str, *args: Any) -> None:
         """Say nothing."""
+
+
+def left(bucket: Bucket, committed: str) -> list[str]:
+    """All keys and unfinished multipart uploads, the committed object aside."""
+    uploads = bucket.client.list_multipart_uploads(Bucket=bucket.name).get("Uploads", ())
+    return [key for key, _ in bucket.keys("") if key != committed] + [upload["UploadId"] for upload in uploads]
+
+
+def new_bucket(test: SynchronousTestCase) -> Bucket:
+    """A bucket of a mock that ends with the test."""
+    mock = S3Mock()
+    test.addCleanup(mock.stop)
+    return mock.bucket(f"bucket-{next(_numbers)}")  # two mocks of a process share moto's state
+
+
+def fill(bucket: Bucket, keys: list[str]) -> None:
+    """Put many small objects without the requests."""
+    for key in keys:
+        s3_backends[DEFAULT_ACCOUNT_ID]["aws"].put_object(bucket.name, key, b"1")

@@ -6,6 +6,7 @@ import hashlib
 import importlib.util
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,13 +14,14 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from txregistry.errors import Busy, LostRace, NotFound
 from txregistry.interfaces import Entry
+from txregistry.testing.pools import ImmediatePool, result_of
 
 MISSING = importlib.util.find_spec("boto3") is None
 if not MISSING:
-    from tests.storage import object_store
+    from tests.storage import object_partial
     from tests.storage.object_bucket import Bucket
-    from tests.storage.object_store import InPlace, ObjectStore
-    from tests.storage.object_store_worker import result
+    from tests.storage.object_partial import home, records_of
+    from tests.storage.object_store import ObjectStore
 else:
     Bucket = object  # type: ignore[assignment,misc] # the class below must have a base; its tests are skipped
 
@@ -87,7 +89,7 @@ class MemoryBucket(Bucket):
     def assemble(self, key: str, upload: str, sources: Sequence[str], tick: Callable[[], None]) -> None:
         parts: list[bytes] = []
         for source in sources:
-            assert not parts or len(parts[-1]) >= object_store.SEGMENT, "an illegal part"
+            assert not parts or len(parts[-1]) >= object_partial.SEGMENT, "an illegal part"
             parts.append(self.get(source)[0])
             self._alive(upload)
             tick()
@@ -111,7 +113,7 @@ class Server:
     def __init__(self, name: str, shared: Shared, commits: bool) -> None:
         self.name, self.shared, self.commits = name, shared, commits
         self.acknowledged: list[bytes] = []
-        self.meant = b""  # what its commit is to store
+        self.meant: list[bytes] = []  # what its commits are to store
         self.committed = self.done = self.killed = False
         self.failure: BaseException | None = None
         self._go, self._stopped = threading.Semaphore(0), threading.Semaphore(0)
@@ -133,7 +135,7 @@ class Server:
     def _run(self) -> None:
         self._go.acquire()
         try:
-            self._patches(ObjectStore(MemoryBucket(self.shared, self._pause), InPlace(), self.shared))  # type: ignore[arg-type] # a clock that only tells the time
+            self._patches(ObjectStore(MemoryBucket(self.shared, self._pause), ImmediatePool(), self.shared))
         except Killed:
             pass
         except BaseException as error:
@@ -145,28 +147,28 @@ class Server:
     def _patches(self, store: ObjectStore) -> None:
         for turn in range(3):
             try:
-                partial = result(store.partial(SESSION))
+                partial = result_of(store.partial(SESSION))
             except Busy:
                 continue
             except NotFound:
                 return
             try:
                 content: list[bytes] = []
-                result(partial.read(content.extend))
+                result_of(partial.read(content.extend))
                 for piece in (f"{self.name}{turn}".encode(), self.name.encode() * 5):
-                    result(partial.write([piece], partial.offset))
+                    result_of(partial.write([piece], partial.offset))
                     content.append(piece)
-                    result(partial.checkpoint(b""))
+                    result_of(partial.checkpoint(b""))
                     self.acknowledged.append(b"".join(content))
                 if self.commits and turn:
-                    self.meant = b"".join(content)
-                    result(partial.commit(FINAL + self.name))
+                    self.meant.append(b"".join(content))
+                    result_of(partial.commit(FINAL + self.name))
                     self.committed = True
                     return
             except LostRace:
                 pass
             finally:
-                result(partial.close())
+                result_of(partial.close())
 
 
 class RaceTests(SynchronousTestCase):
@@ -183,10 +185,10 @@ class RaceTests(SynchronousTestCase):
     def test_nothing_acknowledged_is_lost(
         self, commits: list[bool], schedule: list[tuple[int, int]], kills: dict[int, int]
     ) -> None:
-        self.patch(object_store, "SEGMENT", 4)
+        self.patch(object_partial, "SEGMENT", 4)
         shared = Shared()
-        store = ObjectStore(MemoryBucket(shared, lambda: None), InPlace(), shared)  # type: ignore[arg-type] # a clock that only tells the time
-        result(result(store.partial(SESSION, create=True)).close())
+        store = ObjectStore(MemoryBucket(shared, lambda: None), ImmediatePool(), shared)
+        result_of(result_of(store.partial(SESSION, create=True)).close())
         servers = [Server(name, shared, commit) for name, commit in zip("abc", commits, strict=True)]
         for turn, (number, requests) in enumerate(schedule):
             if turn in kills:
@@ -199,24 +201,65 @@ class RaceTests(SynchronousTestCase):
         self.assertEqual([server.failure for server in servers if server.failure], [])
         self.check(shared, store, servers)
 
+    def test_of_two_claims_one_holds(self) -> None:
+        """Both saw the same last record before either wrote the next."""
+        shared = Shared()
+        other = ObjectStore(MemoryBucket(shared, lambda: None), ImmediatePool(), shared)
+        result_of(result_of(other.partial(SESSION, create=True)).close())
+        holders = []
+
+        def before_writing() -> None:
+            requests.append(None)
+            if len(requests) == 3:  # after the listing and the reading of the record
+                holders.append(result_of(other.partial(SESSION)))
+
+        requests: list[None] = []
+        store = ObjectStore(MemoryBucket(shared, before_writing), ImmediatePool(), shared)
+        self.failureResultOf(store.partial(SESSION), Busy)
+        [holder] = holders
+        result_of(holder.write([b"kept"], 0))
+        result_of(holder.checkpoint(b""))
+        result_of(holder.commit(f"{FINAL}x"))
+        self.assertEqual(shared.objects, {f"{FINAL}x": b"kept"})
+
+    def test_the_record_of_a_killed_latecomer_does_not_count(self) -> None:
+        """Killed between writing its record, whose number was free again, and looking whether it counts."""
+        shared = Shared()
+        bucket = MemoryBucket(shared, lambda: None)
+        store = ObjectStore(bucket, ImmediatePool(), shared)
+        late = result_of(store.partial(SESSION, create=True))
+        number, etag, record = records_of(bucket, SESSION).latest()
+        holder = result_of(store.partial(SESSION))
+        for state in (b"1", b"2", b"3"):
+            result_of(holder.checkpoint(state))
+        key = f"{home(SESSION)}records/{number + 1:08d}"
+        self.assertNotIn(key, shared.objects)
+        bucket.put(key, replace(record, previous=etag).encode())
+        self.assertEqual(result_of(store.peek(SESSION)).state, b"3")
+        result_of(holder.commit(f"{FINAL}x"))
+        bucket.put(key, replace(record, previous=etag).encode())
+        self.failureResultOf(store.peek(SESSION), NotFound)
+        self.failureResultOf(late.checkpoint(b"late"), LostRace)
+        result_of(late.close())
+
     def check(self, shared: Shared, store: ObjectStore, servers: list[Server]) -> None:
         """What must hold when all have ended."""
         self.assertLessEqual(sum(server.committed for server in servers), 1)
         for server in servers:
             if server.committed:
-                self.assertIn(FINAL + server.name, shared.objects)
+                self.assertEqual(shared.objects[FINAL + server.name], server.meant[-1])
             if FINAL + server.name in shared.objects:  # whole, even where its commit was not acknowledged
-                self.assertEqual(shared.objects[FINAL + server.name], server.meant)
+                self.assertIn(shared.objects[FINAL + server.name], server.meant)
         try:
-            partial = result(store.partial(SESSION))
+            partial = result_of(store.partial(SESSION))
         except NotFound:
             ends = [data for key, data in shared.objects.items() if key.startswith(FINAL)]
         else:
             self.assertFalse(any(server.committed for server in servers))
             content: list[bytes] = []
-            result(partial.read(content.extend))
+            result_of(partial.read(content.extend))
             ends = [b"".join(content)]
-            result(partial.cancel())
+            result_of(partial.cancel())
         longest = max(ends, key=len)
         for server in servers:
             for acknowledged in server.acknowledged:

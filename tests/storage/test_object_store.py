@@ -1,51 +1,64 @@
-"""The contract of partial objects on an object store: by itself, and shared by two processes."""
+"""The contract of partial objects on an object store: the bytes, the hold, and what is left."""
 
 from __future__ import annotations
 
 import importlib.util
-import json
-import os
 import random
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from twisted.internet import reactor
 from twisted.internet.defer import CancelledError
 from twisted.internet.task import Clock
-from twisted.trial.unittest import SynchronousTestCase, TestCase
+from twisted.trial.unittest import TestCase
 from zope.interface.verify import verifyObject
 
-import txregistry
 from txregistry.errors import Busy, LostRace, NotFound, StorageError, TooLarge, Unavailable, WrongOffset
-from txregistry.interfaces import Entry, IPartial
+from txregistry.interfaces import Entry, IPartial, IReader, IStorageDriver
 from txregistry.storage.pool import Pool
+from txregistry.testing.drivers import DriverSuite
+from txregistry.testing.pools import ImmediatePool
 
 # The engine's library and the mock are no part of the plain installation.
 MISSING = [name for name in ("boto3", "moto", "flask") if importlib.util.find_spec(name) is None]
 SKIP = f"needs {', '.join(MISSING)}" if MISSING else None
 if SKIP is None:
-    from tests.storage.object_bucket import Bucket
-    from tests.storage.object_store import COMMIT_HOLD, HOLD, SEGMENT, InPlace, ObjectPartial, ObjectStore
-    from tests.storage.s3_mock import S3Mock
+    from tests.storage.object_partial import COMMIT_HOLD, HOLD, SEGMENT
+    from tests.storage.object_store import ObjectStore
+    from tests.storage.s3_mock import fill, left, new_bucket
 
 SESSION = "docker/registry/v2/repositories/a/b/_uploads/0001"
 BLOB = "docker/registry/v2/blobs/sha256/00/0000/data"
 MIB = 1024 * 1024
 
 
-def left(bucket: Bucket) -> list[str]:
-    """All keys and unfinished multipart uploads, the committed blob aside."""
-    uploads = bucket.client.list_multipart_uploads(Bucket=bucket.name).get("Uploads", ())
-    return [key for key, _ in bucket.keys("") if key != BLOB] + [upload["UploadId"] for upload in uploads]
+class SuiteTests(DriverSuite, TestCase):
+    """What every engine must do."""
 
+    skip = SKIP
 
-def new_bucket(test: SynchronousTestCase) -> Bucket:
-    """A bucket of a mock that ends with the test."""
-    mock = S3Mock()
-    test.addCleanup(mock.stop)
-    return mock.bucket("bucket")
+    def make_driver(self) -> ObjectStore:
+        self.clock = Clock()
+        pool = Pool(reactor, 2, 1)  # type: ignore[arg-type] # the module stands for its object
+        self.addCleanup(pool.stop)
+        return ObjectStore(new_bucket(self), pool, self.clock)
+
+    def sibling(self, driver: IStorageDriver) -> IStorageDriver:
+        assert isinstance(driver, ObjectStore)
+        return ObjectStore(driver.bucket, driver.pool, self.clock)
+
+    async def stall(self, driver: IStorageDriver, path: str) -> None:
+        self.clock.advance(6)
+
+    async def fill(self, driver: IStorageDriver, prefix: str, names: list[str]) -> None:
+        assert isinstance(driver, ObjectStore)
+        fill(driver.bucket, [f"{prefix}/{name}" for name in names])
+
+    async def test_interfaces(self) -> None:
+        driver = self.make_driver()
+        verifyObject(IStorageDriver, driver)
+        verifyObject(IPartial, await driver.partial("uploads/one", create=True))
+        await driver.put("a", b"1")
+        verifyObject(IReader, await driver.open("a"))
 
 
 class PartialTests(TestCase):
@@ -66,14 +79,13 @@ class PartialTests(TestCase):
         data, _ = await self.store.read(BLOB, 64 * MIB)
         return data
 
-    async def fill(self, partial: ObjectPartial, data: bytes) -> None:
+    async def fill(self, partial: IPartial, data: bytes) -> None:
         await partial.write([data[: len(data) // 2], data[len(data) // 2 :]], partial.offset)
 
     async def test_what_was_written_is_committed_and_nothing_else_stays(self) -> None:
         data = random.Random(1).randbytes(2 * SEGMENT + 12345)
         await self.store.put(f"{SESSION}/startedat", b"2013")
         partial = await self.store.partial(SESSION, create=True)
-        verifyObject(IPartial, partial)
         self.assertEqual((partial.offset, partial.state), (0, b""))
         tapped: list[bytes] = []
         for begin in range(0, len(data), MIB):
@@ -90,7 +102,7 @@ class PartialTests(TestCase):
         await partial.close()
         await partial.close()
         self.assertEqual(await self.content(), data)
-        self.assertEqual(left(self.bucket), [])
+        self.assertEqual(left(self.bucket, BLOB), [])
         for verb in (partial.write([b"x"], len(data)), partial.checkpoint(b""), partial.commit(BLOB)):
             with self.assertRaises(StorageError):
                 await verb
@@ -105,7 +117,7 @@ class PartialTests(TestCase):
         await partial.close()
         await (await self.other.partial(SESSION)).commit(BLOB)
         self.assertEqual(await self.content(), b"")
-        self.assertEqual(left(self.bucket), [])
+        self.assertEqual(left(self.bucket, BLOB), [])
 
     async def test_commit_replaces_what_is_there(self) -> None:
         await self.store.put(BLOB, b"old")
@@ -130,17 +142,17 @@ class PartialTests(TestCase):
         self.assertEqual(b"".join(reread), b"saved, and more")
         await second.commit(BLOB)
         self.assertEqual(await self.content(), b"saved, and more")
-        self.assertEqual(left(self.bucket), [])
+        self.assertEqual(left(self.bucket, BLOB), [])
 
     async def test_segments_since_the_checkpoint_are_not_kept(self) -> None:
         partial = await self.store.partial(SESSION, create=True)
         await self.fill(partial, b"saved")
         await partial.checkpoint(b"")
-        before = [key for key in left(self.bucket) if "/segments/" in key]
+        before = [key for key in left(self.bucket, BLOB) if "/segments/" in key]
         await self.fill(partial, bytes(SEGMENT))
-        self.assertEqual(len([key for key in left(self.bucket) if "/segments/" in key]), 2)
+        self.assertEqual(len([key for key in left(self.bucket, BLOB) if "/segments/" in key]), 2)
         await partial.close()
-        self.assertEqual([key for key in left(self.bucket) if "/segments/" in key], before)
+        self.assertEqual([key for key in left(self.bucket, BLOB) if "/segments/" in key], before)
         await (await self.other.partial(SESSION)).commit(BLOB)
         self.assertEqual(await self.content(), b"saved")
 
@@ -156,7 +168,7 @@ class PartialTests(TestCase):
             await partial.checkpoint(b"")
             await partial.close()
             expected += data
-        self.assertLessEqual(len([key for key in left(self.bucket) if "/segments/" in key]), 3)
+        self.assertLessEqual(len([key for key in left(self.bucket, BLOB) if "/segments/" in key]), 3)
         await (await self.other.partial(SESSION)).commit(BLOB)
         self.assertEqual(await self.content(), expected)
 
@@ -168,7 +180,7 @@ class PartialTests(TestCase):
         await self.fill(partial, b"more")
         await partial.cancel()
         await partial.close()
-        self.assertEqual(left(self.bucket), [])
+        self.assertEqual(left(self.bucket, BLOB), [])
         with self.assertRaises(NotFound):
             await self.other.partial(SESSION)
 
@@ -236,7 +248,7 @@ class PartialTests(TestCase):
         await holder.close()
         await second.commit(BLOB)
         self.assertEqual(await self.content(), b"saved, and more")
-        self.assertEqual(left(self.bucket), [])
+        self.assertEqual(left(self.bucket, BLOB), [])
 
     async def test_each_late_verb(self) -> None:
         for number, ended in ((number, ended) for number in range(4) for ended in (False, True)):
@@ -264,7 +276,7 @@ class PartialTests(TestCase):
                 self.assertEqual((await self.other.peek(path)).state, b"second")
                 await second.commit(BLOB)
             self.assertEqual(await self.content(), bytes(SEGMENT))
-            self.assertEqual(left(self.bucket), [], path)
+            self.assertEqual(left(self.bucket, BLOB), [], path)
 
     async def test_a_stalled_commit_does_not_complete(self) -> None:
         """Overtaken between its copies and their completion."""
@@ -274,8 +286,8 @@ class PartialTests(TestCase):
         assemble = self.bucket.assemble
         later = Clock()
         later.advance(self.clock.seconds() + COMMIT_HOLD)
-        overtaking = ObjectStore(self.bucket, InPlace(), later)
-        taken: list[ObjectPartial] = []
+        overtaking = ObjectStore(self.bucket, ImmediatePool(), later)
+        taken: list[IPartial] = []
 
         def stalls(key: str, upload: str, sources: Sequence[str], tick: Callable[[], None]) -> None:
             def overtake() -> None:
@@ -291,7 +303,7 @@ class PartialTests(TestCase):
         [second] = taken
         await second.commit(BLOB)
         self.assertEqual(await self.content(), b"first")
-        self.assertEqual(left(self.bucket), [])
+        self.assertEqual(left(self.bucket, BLOB), [])
 
     async def test_a_cancelled_write_has_happened(self) -> None:
         partial = await self.store.partial(SESSION, create=True)
@@ -337,139 +349,3 @@ class PartialTests(TestCase):
         for gone in (self.store.remove("a"), self.store.stat("a"), self.store.read("a/one", 9)):
             with self.assertRaises(NotFound):
                 await gone
-
-
-class Server:
-    """Another process that holds and writes partial objects."""
-
-    def __init__(self, bucket: Bucket) -> None:
-        root = os.path.dirname(os.path.dirname(os.path.abspath(txregistry.__file__)))
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.storage.object_store_worker", bucket.client.meta.endpoint_url, bucket.name],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": root},
-        )
-
-    def send(self, *command: object) -> None:
-        """Give a command without waiting for its end."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(command).encode() + b"\n")
-        self._process.stdin.flush()
-
-    def answer(self) -> Any:
-        """Wait for the end of a command."""
-        assert self._process.stdout is not None
-        return json.loads(self._process.stdout.readline())
-
-    def ask(self, *command: object) -> Any:
-        """Give a command and wait for its end."""
-        self.send(*command)
-        return self.answer()
-
-    def kill(self) -> None:
-        """End it as a power cut would."""
-        self._process.kill()
-
-    def end(self) -> None:
-        """End it and let go of its pipes."""
-        self._process.kill()
-        self._process.communicate()
-
-
-class TwoProcesses(SynchronousTestCase):
-    """One session, PATCHed by two processes."""
-
-    skip = SKIP
-
-    def setUp(self) -> None:
-        self.bucket = new_bucket(self)
-        self.servers = [Server(self.bucket), Server(self.bucket)]
-        for server in self.servers:
-            self.addCleanup(server.end)
-
-    def test_taking_turns(self) -> None:
-        first, second = self.servers
-        self.assertEqual(first.ask("hold", SESSION, True), 0)
-        self.assertIsNone(first.ask("close"))
-        sizes = [1, 6 * MIB, 2, 3 * MIB, MIB, 1, 4 * MIB + 1, SEGMENT - 1, SEGMENT, 70_000, 0, 6 * MIB + 17]
-        expected = b""
-        for turn, size in enumerate(sizes):
-            expected += random.Random(turn).randbytes(size)
-            server = self.servers[turn % 2]
-            self.assertEqual(server.ask("patch", SESSION, turn, size), len(expected))
-        self.assertEqual(second.ask("hold", SESSION, False), len(expected))
-        self.assertIsNone(second.ask("commit", BLOB))
-        self.assertEqual(self.bucket.get(BLOB)[0], expected)
-        self.assertEqual(left(self.bucket), [])
-
-    def test_at_the_same_time(self) -> None:
-        """Both ask at once; whoever is refused tries again. No byte is lost, doubled or out of its place."""
-        first, _ = self.servers
-        first.ask("hold", SESSION, True)
-        first.ask("close")
-        expected, refused, turn = b"", 0, 0
-        while turn < 10:
-            offers = {turn: self.servers[0], turn + 1: self.servers[1]}
-            for number, server in offers.items():
-                server.send("patch", SESSION, number, 40_000 + number)
-            offsets = {}
-            for number, server in offers.items():
-                answer = server.answer()
-                if isinstance(answer, int):
-                    offsets[answer] = number
-                else:
-                    self.assertEqual(answer, {"error": "Busy"})
-                    refused += 1
-            self.assertTrue(offsets)
-            for offset, number in sorted(offsets.items()):
-                expected += random.Random(number).randbytes(40_000 + number)
-                self.assertEqual(offset, len(expected))
-            turn += 2
-        first.ask("hold", SESSION, False)
-        first.ask("commit", BLOB)
-        self.assertEqual(self.bucket.get(BLOB)[0], expected)
-        self.assertEqual(left(self.bucket), [])
-
-    def stalled(self) -> bytes:
-        """The first process holds a session with acknowledged and other bytes and stalls; the former."""
-        first, second = self.servers
-        first.ask("hold", SESSION, True)
-        acknowledged = random.Random(1).randbytes(6 * MIB) + random.Random(2).randbytes(3)
-        first.ask("write", 1, 6 * MIB)
-        self.assertEqual(first.ask("write", 2, 3), len(acknowledged))
-        self.assertIsNone(first.ask("checkpoint", "state"))
-        first.ask("write", 3, 6 * MIB)
-        self.assertEqual(second.ask("patch", SESSION, 4, 1), {"error": "Busy"})
-        for server in self.servers:
-            server.ask("clock", 5.0)
-        return acknowledged
-
-    def test_a_stalled_holder_wakes_after_a_patch(self) -> None:
-        first, second = self.servers
-        expected = self.stalled() + random.Random(4).randbytes(6 * MIB)
-        self.assertEqual(second.ask("patch", SESSION, 4, 6 * MIB), len(expected))
-        self.assertEqual(first.ask("write", 5, 1), {"error": "LostRace"})
-        self.assertIsNone(first.ask("close"))
-        self.assertEqual(first.ask("hold", SESSION, False), len(expected))
-        self.assertIsNone(first.ask("commit", BLOB))
-        self.assertEqual(self.bucket.get(BLOB)[0], expected)
-        self.assertEqual(left(self.bucket), [])
-
-    def test_a_stalled_holder_wakes_after_the_commit(self) -> None:
-        first, second = self.servers
-        expected = self.stalled()
-        self.assertEqual(second.ask("hold", SESSION, False), len(expected))
-        self.assertIsNone(second.ask("commit", BLOB))
-        self.assertEqual(first.ask("write", 5, 6 * MIB), {"error": "LostRace"})
-        self.assertIsNone(first.ask("close"))
-        self.assertEqual(self.bucket.get(BLOB)[0], expected)
-        self.assertEqual(left(self.bucket), [])
-
-    def test_a_holder_that_was_killed(self) -> None:
-        first, second = self.servers
-        expected = self.stalled()
-        first.kill()
-        self.assertEqual(second.ask("hold", SESSION, False), len(expected))
-        self.assertIsNone(second.ask("cancel"))
-        self.assertEqual(left(self.bucket), [])

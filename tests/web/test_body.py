@@ -3,14 +3,17 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from klein import Klein
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
+from twisted.web.resource import Resource
+from twisted.web.server import NOT_DONE_YET
 
 from txregistry.concurrency import start
 from txregistry.errors import BodyTooLarge, ClientGone, MalformedBody
-from txregistry.testing.agent import WINDOW, Agent
-from txregistry.web.body import HIGH_WATER, Body
+from txregistry.testing.agent import WINDOW, Agent, Exchange
+from txregistry.web.body import HIGH_WATER, SMALL, Body
+from txregistry.web.channel import DRAIN_BYTES
 from txregistry.web.request import send_chunks
 
 
@@ -77,16 +80,28 @@ class BodyTests(SynchronousTestCase):
         body = self.body()
         got, _ = self.collect(body.batches(4))
         for chunk in (b"ab", b"c", b"defg"):
+            self.assertEqual(got, [])
             body.write(chunk)
-        self.assertEqual(got, [[b"ab", b"c", b"defg"]])
+        self.assertEqual(got, [[b"abcdefg"]])
 
     def test_batch_exceeds_its_size_by_less_than_a_chunk(self) -> None:
-        body = self.body(9)
-        for chunk in (b"ab", b"cde", b"fghi"):
+        chunks = [bytes([n]) * SMALL for n in range(3)]
+        body = self.body(3 * SMALL)
+        for chunk in chunks:
             body.write(chunk)
-        got, done = self.collect(body.batches(4))
+        got, done = self.collect(body.batches(SMALL + 1))
         self.successResultOf(done)
-        self.assertEqual(got, [[b"ab", b"cde"], [b"fghi"]])
+        self.assertEqual(got, [chunks[:2], chunks[2:]])
+
+    def test_small_pieces_are_joined(self) -> None:
+        """So that no batch has more of them than one system call takes."""
+        data = bytes(range(250)) * 40
+        body = self.body(len(data))
+        for byte in data:
+            body.write(bytes([byte]))
+        batch = self.successResultOf(start(anext(body.batches(HIGH_WATER))))
+        self.assertEqual(b"".join(batch), data)
+        self.assertEqual(len(batch), 3)
 
     def test_batch_is_old(self) -> None:
         body = self.body()
@@ -97,7 +112,7 @@ class BodyTests(SynchronousTestCase):
         body.write(b"b")
         self.assertEqual(got, [])
         self.clock.advance(0.5)
-        self.assertEqual(got, [[b"a", b"b"]])
+        self.assertEqual(got, [[b"ab"]])
         body.write(b"c")
         body.end()
         self.successResultOf(done)
@@ -110,6 +125,18 @@ class BodyTests(SynchronousTestCase):
         self.clock.advance(1)
         got, _ = self.collect(body.batches(1000, age=1.0))
         self.assertEqual(got, [[b"a"]])
+
+    def test_age_of_what_a_batch_left(self) -> None:
+        """It begins anew: a stream that never empties the buffer would always be old."""
+        body = self.body()
+        body.write(bytes(SMALL))
+        body.write(b"b")
+        self.clock.advance(5)
+        self.assertEqual(self.successResultOf(start(anext(body.batches(SMALL)))), [bytes(SMALL)])
+        rest = start(anext(body.batches(SMALL)))
+        self.assertNoResult(rest)
+        self.clock.advance(1)
+        self.assertEqual(self.successResultOf(rest), [b"b"])
 
     def test_read(self) -> None:
         body = self.body()
@@ -138,7 +165,7 @@ class BodyTests(SynchronousTestCase):
         body.write(b"b")
         body.fail(ClientGone())
         self.failureResultOf(done, ClientGone)
-        self.assertEqual(got, [[b"a", b"b"]])
+        self.assertEqual(got, [[b"ab"]])
 
     def test_first_failure_counts(self) -> None:
         body = self.body()
@@ -158,6 +185,7 @@ class BodyTests(SynchronousTestCase):
         result = start(body.read(10))
         body.close()
         self.failureResultOf(result, ClientGone)
+        self.assertEqual(self.source.calls, ["awaited"])  # the connection is another request's by now
         body.write(b"bc")
         self.assertEqual(body.remaining, 7)
         self.failureResultOf(start(body.read(10)), ClientGone)
@@ -182,6 +210,7 @@ class BodyTests(SynchronousTestCase):
         self.assertEqual(self.source.calls, ["hold"])
         self.successResultOf(start(anext(body.batches(HIGH_WATER))))
         self.assertEqual(self.source.calls, ["hold", "release"])
+        self.assertFalse(body.held)
 
     def test_batch_larger_than_the_buffer(self) -> None:
         """A size that the buffer never reaches is no wait without end."""
@@ -259,8 +288,9 @@ class Pieces:
 class SendChunksTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.ended: list[str] = []
+        self.log: list[str] = []
 
-    def agent(self, pieces: Pieces, secure: bool = False) -> Agent:
+    def agent(self, pieces: Pieces) -> Agent:
         app = Klein()
 
         @app.route("/", methods=["GET", "HEAD"])
@@ -269,7 +299,11 @@ class SendChunksTests(SynchronousTestCase):
             await send_chunks(request, pieces)
             self.ended.append("ended")
 
-        return Agent(app.resource(), secure=secure)
+        @app.route("/plain")
+        def plain(request):
+            return bytes(2 * WINDOW)
+
+        return Agent(app.resource(), access_log=self.log.append)
 
     def test_whole(self) -> None:
         pieces = Pieces([b"abc", b"de"])
@@ -299,15 +333,15 @@ class SendChunksTests(SynchronousTestCase):
         self.assertLess(most, 3 * WINDOW)
 
     def test_second_answer_to_a_slow_reader(self) -> None:
-        """An answer that begins while the transport is full waits too."""
+        """An answer that begins while the transport is full of the one before waits too."""
         pieces = Pieces([bytes(WINDOW)] * 20)
         connection = self.agent(pieces).connect()
         connection.reading = False
-        connection.protocol.pauseProducing()
-        connection.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
-        connection.protocol.resumeProducing()
-        connection.protocol.pauseProducing()
-        self.assertLess(pieces.given, 3)
+        connection.send(b"GET /plain HTTP/1.1\r\nHost: a\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        self.assertEqual(len(self.log), 1)
+        self.assertEqual(pieces.given, 0)
+        connection.read()
+        self.assertEqual(pieces.given, 2)  # one window, and the piece above it
         connection.lose()
 
     def test_client_leaves(self) -> None:
@@ -320,6 +354,30 @@ class SendChunksTests(SynchronousTestCase):
                 connection.lose()
                 self.assertLess(pieces.given, 3)
                 self.assertEqual((pieces.closed, self.ended, self.flushLoggedErrors()), (1, [], []))
+                self.assertIn('HTTP/1.1" 200 ', self.log.pop())
+
+    def test_client_leaves_a_plain_resource(self) -> None:
+        """Without Klein nobody cancels, and it ends as well; also when the client had left before."""
+        results = []
+
+        class Plain(Resource):
+            isLeaf = True
+
+            def render(self, request):
+                self.request = request
+                results.append(start(send_chunks(request, pieces)))
+                return NOT_DONE_YET
+
+        pieces = Pieces([bytes(WINDOW)] * 20)
+        resource = Plain()
+        connection = Agent(resource).connect()
+        connection.reading = False
+        connection.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        self.assertNoResult(results[0])
+        connection.lose()
+        self.failureResultOf(results[0], CancelledError)
+        self.failureResultOf(start(send_chunks(resource.request, pieces)), CancelledError)
+        self.assertEqual(pieces.closed, 2)
 
     def test_client_leaves_a_source_that_cannot_be_cancelled(self) -> None:
         class Stubborn(Pieces):
@@ -384,6 +442,51 @@ class UploadBackPressureTests(SynchronousTestCase):
                 response = self.successResultOf(exchange.response)
                 self.assertEqual(response.body, b"%d" % size)
                 self.assertEqual(connection.unsent, 0)
+
+    def held(self, length: int) -> tuple[Exchange, Deferred[bytes]]:
+        """An upload of 2 MiB whose route waits, and lets the client wait; and what the route will answer."""
+        app = Klein()
+        answer: Deferred[bytes] = Deferred()
+
+        @app.route("/", methods=["PUT"])
+        def route(request):
+            request.setHeader("Content-Length", "1")
+            return answer
+
+        exchange = Agent(app.resource()).start("PUT", "/", length=length)
+        exchange.send(bytes(length))
+        self.assertTrue(exchange.connection.paused)
+        return exchange, answer
+
+    def test_short_rest_of_a_held_body(self) -> None:
+        exchange, answer = self.held(HIGH_WATER + (1 << 16) + 100)
+        self.assertEqual(exchange.connection.unsent, 100)
+        answer.callback(b"a")
+        self.assertIsNone(self.successResultOf(exchange.response).header("Connection"))
+        self.assertEqual(exchange.connection.unsent, 0)
+
+    def test_long_rest_of_a_held_body(self) -> None:
+        exchange, answer = self.held(HIGH_WATER + (10 << 20))
+        before = exchange.connection.sent
+        answer.callback(b"a")
+        self.assertEqual(self.successResultOf(exchange.response).header("Connection"), "close")
+        self.assertLess(exchange.connection.sent - before, DRAIN_BYTES + (1 << 17))
+        self.assertGreater(exchange.connection.sent - before, DRAIN_BYTES)
+
+    def test_sending_does_not_end_the_hold(self) -> None:
+        """A transport that can send again is no reason to read what nobody takes; and the other way round."""
+        exchange, _ = self.held(2 * HIGH_WATER)
+        connection = exchange.connection
+        self.patch(connection, "_deliver", lambda: None)  # a socket is read in the reactor's next turn only
+        connection.protocol.pauseProducing()
+        connection.protocol.resumeProducing()
+        self.assertTrue(connection.paused)
+        connection.protocol.pauseProducing()
+        connection.protocol.release_body()
+        self.assertTrue(connection.paused)
+        connection.protocol.requests[0].body.held = False
+        connection.protocol.resumeProducing()
+        self.assertFalse(connection.paused)
 
     def test_no_timer_while_held(self) -> None:
         app = Klein()

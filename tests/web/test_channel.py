@@ -64,6 +64,11 @@ class Routes:
             waiting: Deferred[bytes] = Deferred(lambda _: self.events.append("cancelled"))
             return waiting
 
+        @app.route("/late", methods=["PUT"])
+        async def late(request):
+            await later(b"")
+            return await request.body.read(100)
+
         @app.route("/catch", methods=["PUT"])
         async def catch(request):
             try:
@@ -137,7 +142,10 @@ class EveryRouteTests(ChannelTestCase):
             self.failureResultOf(second, NoResponse)
             self.assertEqual(self.routes.events, ["entered"])
             self.assertTrue(connection.half_closed)
-            connection.lose()
+            self.assertIs(connection.protocol.phase, Phase.CLOSING)
+            self.clock.advance(DRAIN_SECONDS)
+            self.assertTrue(connection.closed)
+            self.clock.advance(0)
         else:
             self.assertEqual(self.successResultOf(second).body, b"after")
             self.assertEqual(self.routes.events, ["entered", "after"])
@@ -261,6 +269,34 @@ class EarlyAnswerTests(ChannelTestCase):
                 self.assertEqual(response.code, 413)
                 self.assertIn("10 bytes", response.text)
 
+    def test_end_of_a_large_answer(self) -> None:
+        """The connection is half-closed also when the transport was full at the end of the answer."""
+        app = Klein()
+
+        @app.route("/", methods=["PUT"])
+        def route(request):
+            return bytes(100_000)
+
+        connection = Agent(app.resource(), self.clock).connect()
+        connection.reading = False
+        connection.send(request_head("PUT", "/", length=1 << 20))
+        self.assertTrue(connection.half_closed)
+        connection.lose()
+
+    def test_reading_after_the_answer(self) -> None:
+        """Nobody waits for a body that nobody will get."""
+        app = Klein()
+        readers = []
+
+        @app.route("/", methods=["PUT"])
+        def route(request):
+            readers.append(start(request.body.read(100)))
+            return b""
+
+        exchange = Agent(app.resource(), self.clock).start("PUT", "/", length=10)
+        self.assertEqual(self.successResultOf(exchange.response).code, 200)
+        self.failureResultOf(readers[0], ClientGone)
+
     def test_answer_shorter_than_promised(self) -> None:
         app = Klein()
 
@@ -313,10 +349,35 @@ class ExpectTests(ChannelTestCase):
         self.assertEqual(self.successResultOf(response).body, b"read " + BODY)
 
 
+    def test_body_that_was_here_first(self) -> None:
+        """Nobody has to ask for what has come already."""
+        exchange = self.agent.start("PUT", "/late", self.HEADERS, length=len(BODY))
+        exchange.send(BODY[:10])
+        self.settle()
+        exchange.send(BODY[10:])
+        self.assertEqual(self.successResultOf(exchange.response).body, BODY)
+        self.assertEqual(exchange.connection.continued, 0)
+
+    def test_not_in_the_middle_of_an_answer(self) -> None:
+        app = Klein()
+
+        @app.route("/", methods=["PUT"])
+        async def route(request):
+            request.setHeader("Content-Length", "4")
+            request.write(b"a")
+            return await request.body.read(3)
+
+        exchange = Agent(app.resource(), self.clock).start("PUT", "/", self.HEADERS, length=3)
+        exchange.send(b"bcd")
+        response = self.successResultOf(exchange.response)
+        self.assertEqual((response.body, response.header("Connection")), (b"abcd", "close"))
+
+
 class MalformedTests(ChannelTestCase):
     """What cannot be parsed is answered with a text, and nothing behind it is executed."""
 
     def refused(self, sent: bytes, code: int) -> None:
+        self.log.clear()
         connection = self.agent.connect()
         response = connection.response()
         connection.send(sent + request_head("GET", "/after"))
@@ -326,7 +387,7 @@ class MalformedTests(ChannelTestCase):
         self.assertTrue(connection.half_closed)
         self.assertNotIn("after", self.routes.events)
         self.assertEqual(len(self.log), 1)
-        self.log.clear()
+        self.assertIn(f'" {code} ', self.log[0])
         connection.lose()
 
     def test_heads(self) -> None:
@@ -344,6 +405,7 @@ class MalformedTests(ChannelTestCase):
         self.refused(b"GET / HTTP/1.1\r\nA: " + b"a" * 100000, 431)
         self.refused(b"GET / HTTP/1.1\r\n" + b"A: %s\r\n" % (b"a" * 990) * 34 + b"\r\n", 431)
         self.refused(b"GET / HTTP/1.1\r\n" + b"A: b\r\n" * 501 + b"\r\n", 431)
+        self.assertIn('"GET / HTTP/1.1" 431', self.log[0])
 
     def test_within_limits(self) -> None:
         for headers in ({"A": "a" * 32000}, [("A", "b")] * 498):
@@ -368,6 +430,7 @@ class MalformedTests(ChannelTestCase):
         exchange = self.agent.start("PUT", "/deferred/none", length=None)
         exchange.connection.send(b"zz\r\n" + request_head("GET", "/after"))
         self.assertNoResult(exchange.response)
+        self.assertTrue(exchange.connection.paused)
         self.settle()
         self.assertEqual(self.successResultOf(exchange.response).header("Connection"), "close")
         self.assertTrue(exchange.connection.half_closed)
@@ -383,18 +446,17 @@ class TimeTests(ChannelTestCase):
     def test_idle(self) -> None:
         connection = self.agent.connect()
         self.clock.advance(59)
-        self.assertFalse(connection.half_closed)
+        self.assertFalse(connection.closed)
         self.clock.advance(1)
-        self.assertTrue(connection.half_closed)
-        self.clock.advance(DRAIN_SECONDS)
         self.assertTrue(connection.closed)
 
     def test_idle_after_an_answer(self) -> None:
         exchange = self.agent.start("GET", "/after", length=0)
         self.clock.advance(59)
-        self.assertFalse(exchange.connection.half_closed)
+        self.assertFalse(exchange.connection.closed)
         self.clock.advance(1)
-        self.assertTrue(exchange.connection.half_closed)
+        self.assertTrue(exchange.connection.closed)
+        self.assertFalse(exchange.connection.half_closed)
 
     def test_slow_head(self) -> None:
         """A byte a second prolongs nothing, neither in a first head nor in one behind another request."""

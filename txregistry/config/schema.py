@@ -77,7 +77,6 @@ SERVING = Section(
             ListOf(TEXT, commas=True),
             None,
             "Hosts named in `X-Docker-Endpoints`, separated by commas; default: the request's host.",
-            later=True,
         ),
         Key(
             "nginx_x_accel_redirect",

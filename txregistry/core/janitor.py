@@ -11,6 +11,7 @@ from twisted.logger import Logger
 from txregistry.core.links import entries
 from txregistry.core.policy import Policy
 from txregistry.core.repositories import Repositories
+from txregistry.core.v1.layers import Layers
 from txregistry.errors import Busy, LostRace, NotFound, StorageError
 from txregistry.interfaces import IStorageDriver, ISweeps
 from txregistry.storage import layout
@@ -25,12 +26,18 @@ class Janitor:
     """Sweeps one store."""
 
     def __init__(
-        self, driver: IStorageDriver, repositories: Repositories, policy: Policy, clock: IReactorTime
+        self,
+        driver: IStorageDriver,
+        repositories: Repositories,
+        policy: Policy,
+        clock: IReactorTime,
+        v1_layers: Layers | None = None,
     ) -> None:
         self._driver = driver
         self._repositories = repositories
         self._policy = policy
         self._clock = clock
+        self._v1_layers = v1_layers
 
     async def sweep(self) -> int:
         """Remove expired sessions and leftovers; how many. A failure of the storage is logged: there is a next time."""
@@ -41,6 +48,8 @@ class Janitor:
                 for child, directory in await entries(self._driver, layout.uploads(name)):
                     if directory:
                         removed += await self._drop_if_old(layout.upload(name, child), now - self._policy.upload_expiry)
+            if self._v1_layers is not None:
+                removed += await self._v1_layers.sweep(now - self._policy.upload_expiry)
             for path in await self._driver.partials(layout.TMP):
                 removed += await self._drop_if_old(path, now - _TEMPORARY)
             if ISweeps.providedBy(self._driver):

@@ -13,6 +13,7 @@ from txregistry.core.referrers import Referrers
 from txregistry.core.repositories import Repositories
 from txregistry.core.tags import Tags
 from txregistry.core.uploads import Uploads
+from txregistry.core.v1 import V1
 from txregistry.interfaces import IStorageDriver
 
 
@@ -30,4 +31,5 @@ class Registry:
         self.manifests = Manifests(
             driver, policy, shields, self.repositories, self.blobs, self.tags, self.referrers
         )
-        self.janitor = Janitor(driver, self.repositories, policy, clock)
+        self.v1 = V1(driver, policy, shields, clock, self.repositories)
+        self.janitor = Janitor(driver, self.repositories, policy, clock, self.v1.layers)

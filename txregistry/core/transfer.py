@@ -6,7 +6,9 @@ from collections.abc import AsyncIterator
 from typing import Protocol
 
 from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
 
+from txregistry.errors import StorageError
 from txregistry.interfaces import IPartial, Tap
 
 #: Bytes of a body that become one job: written and hashed in a thread while the next batch arrives.
@@ -45,5 +47,10 @@ async def receive(body: Body, partial: IPartial, tap: Tap, limit: int | None = N
             await waiting
     except BaseException:
         if job is not None:
-            await job.addErrback(lambda _: None)
+            await job.addErrback(_pass_over)
         raise
+
+
+def _pass_over(failure: Failure) -> None:
+    """The storage's failure, when another came first; but not a cancel, which says that the client has left."""
+    failure.trap(StorageError)

@@ -61,7 +61,6 @@ class _Gzip:
 
     def __init__(self) -> None:
         self._decoder = zlib.decompressobj(wbits=31)
-        self._was_full = False
 
     @property
     def eof(self) -> bool:
@@ -69,17 +68,15 @@ class _Gzip:
 
     @property
     def needs_input(self) -> bool:
-        # A full piece may have left the rest of a repetition behind, without any input for it.
-        return not self._decoder.unconsumed_tail and not self._was_full
+        # The rest of a repetition may be owed as well; it comes with the next input, and the sum at the end is such.
+        return not self._decoder.unconsumed_tail
 
     @property
     def unused_data(self) -> bytes:
         return self._decoder.unused_data
 
     def decompress(self, data: bytes, max_length: int = -1) -> bytes:
-        piece = self._decoder.decompress(self._decoder.unconsumed_tail + data, max_length)
-        self._was_full = len(piece) == max_length
-        return piece
+        return self._decoder.decompress(self._decoder.unconsumed_tail + data, max_length)
 
 
 def _zstd_module() -> Any:

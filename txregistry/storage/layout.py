@@ -29,6 +29,7 @@ V1_REPOSITORIES = "repositories"
 INDEX = "_txregistry/index"
 STATE = "_txregistry/state"
 TMP = "_txregistry/tmp"
+V1_ATTEMPTS = f"{STATE}/v1/attempts"
 
 # -- V2 ---------------------------------------------------------------------------------------------------------
 
@@ -111,9 +112,19 @@ def v1_repository(namespace: str, repository: str) -> str:
     return f"{V1_REPOSITORIES}/{namespace}/{repository}"
 
 
+def v1_repository_part(namespace: str, repository: str, part: str) -> str:
+    """One file of a V1 repository: `_index_images`, `_private` or `json`."""
+    return f"{v1_repository(namespace, repository)}/{part}"
+
+
 def v1_tag(namespace: str, repository: str, tag: str) -> str:
     """The file that holds the id of a tagged V1 image."""
     return f"{v1_repository(namespace, repository)}/tag_{tag}"
+
+
+def v1_tag_json(namespace: str, repository: str, tag: str) -> str:
+    """The file that tells with which client a V1 tag was set (since docker-registry 0.6.6)."""
+    return f"{v1_repository(namespace, repository)}/tag{tag}_json"
 
 
 # -- ours -------------------------------------------------------------------------------------------------------
@@ -152,3 +163,33 @@ def foreign_revision(name: RepositoryName, digest: Digest) -> str:
 def v1_partial(uuid: str) -> str:
     """The partial object of a V1 layer, which knows no repository."""
     return f"{TMP}/{uuid}"
+
+
+def v1_push(image_id: str) -> str:
+    """State: the record of the push of a V1 image, as JSON."""
+    return f"{STATE}/v1/pushes/{image_id}"
+
+
+def v1_attempts(image_id: str) -> str:
+    """State: the layers that came in for a V1 image and wait for their checksums."""
+    return f"{V1_ATTEMPTS}/{image_id}"
+
+
+def v1_attempt(image_id: str, attempt: str) -> str:
+    """State: one of them."""
+    return f"{v1_attempts(image_id)}/{attempt}"
+
+
+def v1_attempt_layer(image_id: str, attempt: str) -> str:
+    """State: its bytes."""
+    return f"{v1_attempt(image_id, attempt)}/layer"
+
+
+def v1_attempt_record(image_id: str, attempt: str) -> str:
+    """State: its checksums, as JSON."""
+    return f"{v1_attempt(image_id, attempt)}/record"
+
+
+def probe(uuid: str) -> str:
+    """A small object that is written and removed to see whether the store works."""
+    return f"{TMP}/probe-{uuid}"

@@ -8,9 +8,9 @@ are held in `local_partial.py`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 from twisted.internet.defer import Deferred, fail, succeed
-from twisted.internet.interfaces import IReactorTime
 from zope.interface import alsoProvides, implementer
 
 from txregistry.concurrency import start
@@ -39,14 +39,22 @@ IN_PLACE = 64 * 1024
 STAMPED = 512
 
 
+class WallClock(Protocol):
+    """What tells the time that files are stamped with; a reactor does."""
+
+    def seconds(self) -> float:
+        """Seconds of the epoch."""
+        ...
+
+
 @implementer(IStorageDriver)
 class LocalDriver:
-    """Bytes below `root`. `clock.seconds()` must be the wall clock, as it is compared with times of files.
+    """Bytes below `root`.
 
     The pool belongs to whoever made it. `IProvesFresh` is provided once `prepare` has found a local file system.
     """
 
-    def __init__(self, root: str, pool: Lanes, clock: IReactorTime, disk: Disk | None = None) -> None:
+    def __init__(self, root: str, pool: Lanes, clock: WallClock, disk: Disk | None = None) -> None:
         self._tree = Tree(root, disk or Disk())
         self._pool = pool
         self._clock = clock

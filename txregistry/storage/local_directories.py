@@ -74,7 +74,7 @@ class Directories:
             stay = _Stay(directory, any(_within(directory, going) for going in self._going))
             self._stays.add(stay)
         try:
-            if stay.disturbed or not self.remembers(directory):
+            if not self.remembers(directory):
                 self._sync_above(directory, make)
                 with self._lock:
                     if not stay.disturbed:

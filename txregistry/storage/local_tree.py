@@ -240,13 +240,19 @@ class Tree:
     def stamp(self, path: str, limit: int) -> bytes | None:
         """What is equal as long as an object is: its contents up to `limit` bytes, else what its inode says."""
         try:
-            with self._opened(path) as fd:
-                found = self.regular(path, fd)
-                if found.st_size <= limit:
-                    return b"=" + self.disk.pread(fd, limit, 0)
-                return b"#%d %d %d %d" % (found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
-        except (OSError, NotFound):
+            fd = self.disk.open(self.full(path), os.O_RDONLY)
+        except OSError:
             return None
+        try:
+            data = self.disk.pread(fd, limit + 1, 0)
+            if len(data) <= limit:
+                return b"=" + data
+            found = self.disk.stat_open(fd)
+            return b"#%d %d %d %d" % (found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+        except OSError:  # a directory
+            return None
+        finally:
+            self.disk.close(fd)
 
     @contextlib.contextmanager
     def _opened(self, path: str) -> Iterator[int]:

@@ -204,9 +204,10 @@ class Connection:
         self._end(ConnectionAborted())
 
     def loseWriteConnection(self) -> None:
-        """See ITCPTransport."""
-        self.half_closed = True
-        self._parse()
+        """See ITCPTransport; like Twisted's, it waits in vain for a producer that is paused."""
+        if not self._producer_paused:
+            self.half_closed = True
+            self._parse()
 
     def _end(self, reason: Exception) -> None:
         self.disconnecting = True

@@ -16,7 +16,6 @@ directory to another may leave both names (never none), and unsynced calls take 
 
 from __future__ import annotations
 
-import itertools
 import os
 import shutil
 import threading
@@ -38,11 +37,11 @@ class FaultyDisk(Disk):
     """
 
     def __init__(self) -> None:
-        self.calls: list[tuple[str, object]] = []
+        self.calls: list[tuple[str, Any]] = []
         self._faults: list[tuple[str, OSError, int, Callable[[object], bool]]] = []
 
     def fail(
-        self, name: str, error: OSError, after: int = 0, only: Callable[[object], bool] = lambda argument: True
+        self, name: str, error: OSError, after: int = 0, only: Callable[[object], bool] = lambda _: True
     ) -> None:
         """Let a call of `name` raise `error`, once, after `after` more that `only` accepts by their first argument."""
         assert callable(getattr(Disk, name)), name
@@ -82,6 +81,10 @@ class Change:
     data: bytes = b""
     at: int = 0  # offset of a "write", size of a "truncate"
     needs: int | None = None
+
+    def describe(self) -> str:
+        """The change in a few words."""
+        return f"{self.what} {self.name or self.at} of {self.on}"
 
 
 @dataclass
@@ -284,7 +287,7 @@ def _apply(nodes: dict[int, Node], change: Change) -> None:
 
 @dataclass(frozen=True)
 class CrashState:
-    """What may be found after a power cut: `calls` says how many changes were begun before it, `how` which were lost."""
+    """What may be found after a power cut: `calls` tells how long the log was then, `how` what of it was lost."""
 
     acknowledged: tuple[object, ...]
     nodes: dict[int, Node]
@@ -297,7 +300,10 @@ class CrashState:
 
     def key(self) -> object:
         """Equal for states that look the same from outside."""
-        tree = tuple((path, number, node.data and bytes(node.data)) for path, number, node in self._walk("", ROOT))
+        tree = tuple(
+            (path, number, None if node.data is None else bytes(node.data))
+            for path, number, node in self._walk("", ROOT)
+        )
         return tree, len(self.acknowledged)
 
     def _walk(self, above: str, number: int) -> Iterator[tuple[str, int, Node]]:
@@ -323,49 +329,44 @@ class CrashState:
                     file.write(node.data)
 
 
-def crash_states(disk: RecordingDisk) -> Iterator[CrashState]:
+def crash_states(disk: RecordingDisk, window: int = 12) -> Iterator[CrashState]:
     """Each state that may be found after a power cut, at every prefix of the calls; equal ones once.
 
     At each prefix: nothing lost; all lost that was not fsynced; all unsynced bytes lost and names kept; the other way
-    round; each unsynced change alone lost; each alone kept.
+    round; and of the last `window` unsynced changes each one alone lost, and each one alone kept.
     """
     seen: set[object] = set()
     for length in range(len(disk.log) + 1):
-        for state in _states_at(disk, length):
+        for state in _states_at(disk, length, window):
             key = state.key()
             if key not in seen:
                 seen.add(key)
                 yield state
 
 
-def _states_at(disk: RecordingDisk, length: int) -> Iterator[CrashState]:
+def _states_at(disk: RecordingDisk, length: int, window: int) -> Iterator[CrashState]:
     log = disk.log[:length]
     synced = _synced(log)
-    changes = [index for index, entry in enumerate(log) if isinstance(entry, Change)]
-    open_ = [index for index in changes if index not in synced]
-    acknowledged = tuple(entry[1] for entry in log if not isinstance(entry, Change) and entry[0] == "mark")
-
-    def names(index: int) -> bool:
-        return log[index].what in ("name", "unname")  # type: ignore[union-attr]  # `open_` has changes alone
-
-    kept: list[tuple[str, Callable[[int], bool]]] = [
-        ("nothing lost", lambda index: True),
-        ("all unsynced lost", lambda index: False),
+    changes = {index: entry for index, entry in enumerate(log) if isinstance(entry, Change)}
+    unsynced = changes.keys() - synced
+    names = {index for index in unsynced if changes[index].what in ("name", "unname")}
+    kept: list[tuple[str, set[int]]] = [
+        ("nothing lost", unsynced),
+        ("all unsynced lost", set()),
         ("unsynced bytes lost", names),
-        ("unsynced names lost", lambda index: not names(index)),
+        ("unsynced names lost", unsynced - names),
     ]
-    for one in open_:
-        kept.append((f"{log[one]} lost", lambda index, one=one: index != one))  # type: ignore[misc]  # bound early
-        kept.append((f"only {log[one]} kept", lambda index, one=one: index == one))  # type: ignore[misc]  # likewise
-    for how, keep in kept[: 1 if not open_ else None]:
+    for index in sorted(unsynced)[-window:]:
+        kept.append((f"lost: {changes[index].describe()}", unsynced - {index}))
+        kept.append((f"kept alone: {changes[index].describe()}", {index}))
+    acknowledged = tuple(entry[1] for entry in log if not isinstance(entry, Change) and entry[0] == "mark")
+    for how, keep in kept if unsynced else kept[:1]:
         done: set[int] = set()
         nodes = {number: node.copy() for number, node in disk.start.items()}
         for number in range(len(disk.start), len(disk.nodes)):
             nodes[number] = Node(None if disk.nodes[number].data is None else bytearray())
-        for index in changes:
-            change = log[index]
-            assert isinstance(change, Change)
-            if (index in synced or keep(index)) and (change.needs is None or change.needs in done):
+        for index, change in changes.items():
+            if (index in synced or index in keep) and (change.needs is None or change.needs in done):
                 _apply(nodes, change)
                 done.add(index)
         yield CrashState(acknowledged, nodes, length, how)
@@ -395,16 +396,3 @@ def count_states(disk: RecordingDisk, check: Callable[[CrashState], Sequence[str
         wrong.extend(f"after {state.calls} calls, {state.how}: {text}" for text in check(state))
     return total, wrong
 
-
-__all__ = [
-    "SYNCS",
-    "Change",
-    "CrashState",
-    "FaultyDisk",
-    "Node",
-    "RecordingDisk",
-    "count_states",
-    "crash_states",
-]
-
-_ = itertools

@@ -104,3 +104,19 @@ class ManualPool:
         """Run what is left."""
         self.flush()
         return succeed(None)
+
+
+def result_of(deferred: Deferred[T]) -> T:
+    """The result of a Deferred that must have fired by now, which keeps it; or its exception raised."""
+    outcome: list[Any] = []
+
+    def look(result: Any) -> Any:
+        outcome.append(result)
+        return None if isinstance(result, Failure) else result
+
+    deferred.addBoth(look)
+    assert outcome, "the Deferred has not fired"
+    if isinstance(outcome[0], Failure):
+        outcome[0].raiseException()
+    result: T = outcome[0]
+    return result

@@ -9,15 +9,22 @@ from klein.resource import KleinResource
 
 from txregistry.core.registry import Registry
 from txregistry.web import problems
+from txregistry.web.v1 import register as register_v1
+from txregistry.web.v1.base import V1Options, V1Resource
 from txregistry.web.v2 import register as register_v2
 
 
 @dataclass(frozen=True, slots=True)
 class WebOptions:
-    """What an operator decides about URLs: `external_url` is the scheme and host that `Location` headers begin with."""
+    """What an operator decides about URLs and what is shown in answers.
+
+    `external_url` is the scheme and host that `Location` headers begin with, `flavor` is shown to V1 clients, and
+    `registry_endpoints` (`host[:port]`) is where they are sent, if not to the host that they asked.
+    """
 
     external_url: str = ""
     flavor: str = "dev"
+    registry_endpoints: tuple[str, ...] = ()
 
 
 def make_resource(registry: Registry, options: WebOptions | None = None) -> KleinResource:
@@ -28,6 +35,8 @@ def make_resource(registry: Registry, options: WebOptions | None = None) -> Klei
     app.url_map.merge_slashes = False
     app.url_map.strict_slashes = False
     app.url_map.redirect_defaults = False
+    v1 = V1Options(options.flavor, options.registry_endpoints)
     register_v2(app, registry, options.external_url)
+    register_v1(app, registry, v1)
     problems.handle_errors(app)
-    return app.resource()
+    return V1Resource(app, v1)

@@ -12,6 +12,8 @@ from txregistry.errors import BodyTooLarge, ClientGone
 
 #: Buffered bytes of one body above which the connection is not read any more.
 HIGH_WATER = 1 << 20
+#: Pieces are joined up to this size: a client may send every byte as a chunk of its own, and `writev` takes 1024.
+SMALL = 1 << 12
 
 
 class Source(Protocol):
@@ -65,7 +67,10 @@ class Body:
             return
         if not self._chunks:
             self._oldest = self._clock.seconds()
-        self._chunks.append(data)
+        if self._chunks and len(self._chunks[-1]) + len(data) <= SMALL:
+            self._chunks[-1] += data
+        else:
+            self._chunks.append(data)
         self._buffered += len(data)
         if self._buffered > HIGH_WATER:
             self.held = True

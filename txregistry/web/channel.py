@@ -10,7 +10,7 @@ on the phase:
     BODY     the headers are complete, a body follows     idle, while a reader waits  REST (little is left) or CLOSING
     REST     answered; a short rest of the body follows   idle                        -
     WHOLE    the request's last byte has come             none                        IDLE, or the connection ends
-    CLOSING  nothing that comes is parsed any more        the drain's deadline        half-closed, drained, aborted
+    CLOSING  nothing that comes is parsed any more        until it is aborted         half-closed, drained, aborted
 
 Each timer is a deadline: a byte that trickles in prolongs none. All names that Twisted does not publish are used in
 this module alone.
@@ -40,8 +40,9 @@ if TYPE_CHECKING:
 HEAD_LIMIT = 32 * 1024
 #: An unread rest of a body up to this length is skipped, and the connection kept.
 SHORT_REST = 64 * 1024
-#: What is read from a client after a refusal, so that it comes to read the answer: bytes and seconds.
-DRAIN_BYTES = 2 << 20
+#: What is read of an unread body after its answer, so that the client comes to read this: so many bytes, then nothing
+#: until the client closes or so many seconds have passed. The kernel's buffers take some megabytes more.
+DRAIN_BYTES = 1 << 20
 DRAIN_SECONDS = 5.0
 
 #: The first byte of a TLS handshake. No HTTP method begins with it.
@@ -154,7 +155,7 @@ class Channel(HTTPChannel):
         """Go on after an answer, see the table above: Twisted may only hear of it once the request is whole."""
         if self.phase is Phase.WHOLE:
             self.phase = Phase.IDLE if self.persistent else Phase.CLOSING
-            self.setTimeout(self._idle_timeout)
+            self.setTimeout(self._idle_timeout)  # of a closed connection: for what is still to be sent
             super().requestDone(request)  # parses what else has come
         elif self.phase is Phase.BODY and (self.persistent or request.body.remaining == 0):
             self.phase = Phase.REST
@@ -234,7 +235,10 @@ class Channel(HTTPChannel):
         if self.phase is Phase.HEAD:
             self._refuse(408, f"the request's head did not arrive within {self.site.head_timeout:g} s")
         elif self.phase is Phase.IDLE:
-            self._close()
+            # The last answer may still be on its way to a slow client: nothing that was written is cut off.
+            self.phase = Phase.CLOSING
+            self.setTimeout(self._idle_timeout)
+            self.loseConnection()
         else:
             self.transport.abortConnection()
 

@@ -47,7 +47,8 @@ class RegistryRequest(server.Request):
     body: Body
     site: RegistrySite
     _entered = False
-    _lost = False
+    #: The client has left, or the answer was given up.
+    lost = False
 
     def gotLength(self, length: int | None) -> None:
         """Make the body."""
@@ -69,7 +70,7 @@ class RegistryRequest(server.Request):
 
     def finish(self) -> None:
         """End the answer; of no effect when the client has left. One shorter than it promised is cut off."""
-        if self._lost:
+        if self.lost:
             return
         if self._is_short():
             _log.error("{method} {uri}: the answer is shorter than its Content-Length, so the connection is cut",
@@ -95,7 +96,7 @@ class RegistryRequest(server.Request):
 
     def connectionLost(self, reason: Failure) -> None:
         """Write the access log's line, and tell the body's reader and then everybody else."""
-        self._lost = True
+        self.lost = True
         if self._entered and not self.finished:
             if not self.startedWriting:
                 self.code = CLIENT_LEFT
@@ -114,14 +115,14 @@ class RegistryRequest(server.Request):
 
     def abandon(self) -> None:
         """Cut the connection: the one honest end of an answer that cannot be completed."""
-        if not self._lost and not self.finished:
-            self._lost = True
+        if not self.lost and not self.finished:
+            self.lost = True
             cast(Channel, self.channel).transport.abortConnection()
 
     def processingFailed(self, reason: Failure) -> Failure:
         """Answer for an error that no handler of the app took; an answer that has begun is cut off."""
-        if self._lost or reason.check(ClientGone):
-            self.abandon()
+        if self.lost:
+            pass
         elif self.startedWriting:
             _log.failure("An answer was cut off", failure=reason)
             self.abandon()
@@ -171,8 +172,7 @@ class _Valve:
         self._wake()
 
     def stopProducing(self) -> None:
-        # Nobody is woken yet: the request's connectionLost comes next, upon which Klein cancels the route.
-        self._gone = True
+        """Nothing yet: the request hears of it next, upon which Klein cancels the route, and `leave` is called."""
 
     def leave(self, _reason: object) -> None:
         """The client left, or the answer was ended by somebody else."""
@@ -193,6 +193,8 @@ async def send_chunks(request: RegistryRequest, chunks: Chunks) -> None:
     """
     valve = _Valve()
     try:
+        if request.lost:
+            raise CancelledError
         request.write(b"")  # the headers
         if request.method == b"HEAD":
             return

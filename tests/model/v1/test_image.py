@@ -38,7 +38,8 @@ class ParseTests(SynchronousTestCase):
         data = b'{"id":"' + ID.text.encode() + b'", "parent": "' + PARENT.text.encode() + b'"}  '
         image = parse_image(data, ID, "sha256:abc")
         self.assertEqual((image.data, image.image_id, image.parent, image.announced), (data, ID, PARENT, "sha256:abc"))
-        for parent in (None, "", 0, [], False):
+        nothing: list[object] = [None, "", 0, [], False]
+        for parent in nothing:
             self.assertIsNone(parse({"id": ID.text, "parent": parent}).parent)
         self.assertIsNone(parse({"id": ID.text}, "").announced)
 

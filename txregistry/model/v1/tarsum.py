@@ -51,7 +51,7 @@ class TarSum:
             self._give_up()
             return None
         self._diff_id = Digest("sha256", self._content.hexdigest())
-        if self._reader is None or self._sums.too_many:
+        if self._reader is None:
             return None
         return f"tarsum+sha256:{self._sums.over(self._json)}"
 
@@ -59,7 +59,7 @@ class TarSum:
     def diff_id(self) -> Digest | None:
         """After `finish`: the digest of the layer without its compression; None if it is no whole archive.
 
-        One with sparse members has a diff id though it has no tarsum.
+        One with sparse members, or with too many, has a diff id though it has no tarsum.
         """
         return self._diff_id
 
@@ -89,10 +89,6 @@ class _MemberSums:
         self._regular = False
         self._hasher = sha256()
 
-    @property
-    def too_many(self) -> bool:
-        return len(self._sums) > MEMBER_LIMIT
-
     def begin(self, member: Member) -> None:
         self._hasher = sha256(_HEADER % member)  # its fields are in the order in which they are hashed
         self._regular = member.is_regular
@@ -102,8 +98,9 @@ class _MemberSums:
             self._hasher.update(piece)
 
     def end(self) -> None:
-        if not self.too_many:
-            self._sums.append(self._hasher.digest())
+        if len(self._sums) == MEMBER_LIMIT:
+            raise TarUnsupported("too many members")
+        self._sums.append(self._hasher.digest())
 
     def over(self, image_json: bytes) -> str:
         """The sum over all; raw sums sort as their hexadecimal forms do, at half the memory."""

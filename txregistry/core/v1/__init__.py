@@ -1,0 +1,40 @@
+"""What the V1 protocol asks of a registry: images by their id, and repositories of tags that name them."""
+
+from __future__ import annotations
+
+from twisted.internet.interfaces import IReactorTime
+
+from txregistry.concurrency import Shields
+from txregistry.core.policy import Policy
+from txregistry.core.repositories import Repositories
+from txregistry.core.v1.images import Images
+from txregistry.core.v1.layers import Layers
+from txregistry.core.v1.pushes import Pushes
+from txregistry.core.v1.repositories import V1Repositories
+from txregistry.core.v1.search import Search
+from txregistry.core.v1.status import Status
+from txregistry.interfaces import IStorageDriver
+
+
+class V1:
+    """The V1 side of a registry: one attribute for each noun of its API."""
+
+    def __init__(
+        self,
+        driver: IStorageDriver,
+        policy: Policy,
+        shields: Shields,
+        clock: IReactorTime,
+        repositories: Repositories,
+    ) -> None:
+        self._clock = clock
+        pushes = Pushes(driver)
+        self.images = Images(driver, shields, pushes)
+        self.layers = Layers(driver, policy, shields, pushes)
+        self.repositories = V1Repositories(driver, policy, shields, clock)
+        self.search = Search(self.repositories, repositories)
+        self.status = Status(driver, clock)
+
+    def now(self) -> float:
+        """The time, in seconds of the epoch."""
+        return self._clock.seconds()

@@ -1,0 +1,63 @@
+"""Images: their JSON, and the ids of their ancestors."""
+
+from __future__ import annotations
+
+from klein import Klein
+
+from txregistry.model.v1.names import ImageId
+from txregistry.web.request import RegistryRequest
+from txregistry.web.v1.base import BODY_LIMIT, header, raw, route, set_session, value
+from txregistry.web.v1.caching import not_modified, set_cacheable
+from txregistry.web.v1.privacy import ImageRoutes
+
+
+class Images(ImageRoutes):
+    """`/v1/images/<id>/json` and `/ancestry`, and the JSON of those in private repositories."""
+
+    def register(self, app: Klein) -> None:
+        """Add the routes of images."""
+        route(app, "/v1/images/<image>/json", {"GET": self.get, "PUT": self.put})
+        route(app, "/v1/images/<image>/ancestry", {"GET": self.ancestry})
+        route(app, "/v1/private_images/<image>/json", {"GET": self.get_private})
+
+    async def get(self, request: RegistryRequest, image: str) -> bytes:
+        """Send the JSON as it was pushed, with the layer's size and checksum."""
+        parsed = ImageId.parse(image)
+        info = await self.v1.images.info(parsed)
+        await self.refuse_private(request)
+        set_cacheable(request, self.v1.now())
+        unchanged = not_modified(request)
+        if unchanged is not None:
+            return unchanged
+        self._describe(request, info.size, info.checksum)
+        return raw(request, info.data)
+
+    async def get_private(self, request: RegistryRequest, image: str) -> bytes:
+        """Send the JSON of an image in a private repository, to who names it."""
+        parsed = ImageId.parse(image)
+        info = await self.v1.images.info(parsed)
+        await self.require_private(request, parsed)
+        self._describe(request, info.size, info.checksum)
+        return raw(request, info.data)
+
+    @staticmethod
+    def _describe(request: RegistryRequest, size: int, checksum: str | None) -> None:
+        request.setHeader("X-Docker-Size", str(size))
+        if checksum is not None and checksum.isascii() and checksum.isprintable():
+            request.setHeader("X-Docker-Checksum", checksum)
+
+    async def put(self, request: RegistryRequest, image: str) -> bytes:
+        """Begin the push of an image."""
+        parsed = ImageId.parse_new(image)
+        data = await request.body.read(BODY_LIMIT)
+        session = await self.v1.images.push_json(parsed, data, header(request, "X-Docker-Checksum"))
+        set_session(request, image, session)
+        return value(request, True)
+
+    async def ancestry(self, request: RegistryRequest, image: str) -> bytes:
+        """Send the ids of the image and its ancestors, youngest first."""
+        ancestry = await self.v1.images.ancestry(ImageId.parse(image))
+        await self.refuse_private(request)
+        set_cacheable(request, self.v1.now())
+        unchanged = not_modified(request)
+        return value(request, ancestry) if unchanged is None else unchanged

@@ -1,0 +1,39 @@
+"""What old servers told about themselves: the greeting, the ping, and whether they work."""
+
+from __future__ import annotations
+
+import socket
+
+from klein import Klein
+
+from txregistry.web.request import RegistryRequest
+from txregistry.web.v1.base import Routes, route, value
+
+
+class Status(Routes):
+    """`/`, `/_ping` and `/_status`, for which nobody needs to log in."""
+
+    def register(self, app: Klein) -> None:
+        """Add these routes; ping and status have two paths each."""
+        route(app, "/", {"GET": self.greet})
+        for prefix in ("", "/v1"):
+            route(app, f"{prefix}/_ping", {"GET": self.ping})
+            route(app, f"{prefix}/_status", {"GET": self.status})
+
+    def greet(self, request: RegistryRequest) -> bytes:
+        """Say what is here."""
+        return value(request, f"docker-registry server ({self.options.flavor})")
+
+    def ping(self, request: RegistryRequest) -> bytes:
+        """Say that V1 is spoken here, and that its clients find repositories and images on the same host."""
+        request.setHeader("X-Docker-Registry-Standalone", "True")
+        return value(request, True)
+
+    async def status(self, request: RegistryRequest) -> bytes:
+        """Try the services and tell of each that failed; a Redis that is not configured is no failure."""
+        failures = {"redis": "unconfigured"}
+        storage = await self.v1.status.storage()
+        if storage is not None:
+            failures["storage"] = storage
+        report = {"failures": failures, "host": socket.gethostname(), "services": ["redis", "storage"]}
+        return value(request, report, 200 if storage is None else 503)
