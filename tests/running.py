@@ -10,6 +10,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
@@ -104,10 +105,10 @@ class Running:
         self.process.stdout.close()
 
 
-def wait_until_gone(pid: int) -> None:
-    """Wait for the end of a process that is not ours."""
+def wait_until(condition: Callable[[], bool], what: str) -> None:
+    """Wait for something that another process does."""
     deadline = time.monotonic() + SECONDS
-    while Path(f"/proc/{pid}").exists():
+    while not condition():
         if time.monotonic() > deadline:
-            raise AssertionError(f"process {pid} did not end")
+            raise AssertionError(f"in vain: {what}")
         time.sleep(0.02)

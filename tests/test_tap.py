@@ -11,7 +11,7 @@ from twisted.python.usage import UsageError
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.certificates import Authority
-from tests.running import TWISTD, Running, environment, run, wait_until_gone
+from tests.running import TWISTD, Running, environment, run, wait_until
 from txregistry.tap import Options
 
 LOCAL = "tcp:0:interface=127.0.0.1"
@@ -162,9 +162,13 @@ class StartTests(InAFolder):
         result = run(self.folder, "registry", "--listen", LOCAL)
         self.assertEqual((result.returncode, result.stderr), (0, ""))
         pid = int((self.folder / "twistd.pid").read_text())
+        # The first twistd ends before the second has begun to listen to signals.
+        log = self.folder / "twistd.log"
+        wait_until(lambda: "listening on http://127.0.0.1:" in log.read_text(), "its first lines")
         os.kill(pid, signal.SIGTERM)
-        wait_until_gone(pid)
-        self.assertIn("listening on http://127.0.0.1:", (self.folder / "twistd.log").read_text())
+        wait_until(lambda: not Path(f"/proc/{pid}").exists(), "the end of the daemon")
+        self.assertIn("Server Shut Down", log.read_text())
+        self.assertFalse((self.folder / "twistd.pid").exists())
 
 
 class RefusalTests(InAFolder):

@@ -92,7 +92,8 @@ class IPartial(Interface):
     def write(batch: Sequence[bytes], at: int, tap: Tap | None = None) -> Deferred[None]:
         """Append `batch` at offset `at`, and feed it to `tap` in the same job.
 
-        WrongOffset unless `at` is the end; LostRace when another has taken the object over or finished it.
+        WrongOffset unless `at` is the end; LostRace when another has taken the object over or finished it, at the
+        latest from the next checkpoint or commit: a written batch alone is no promise.
         """
 
     def checkpoint(state: bytes) -> Deferred[None]:
@@ -104,7 +105,8 @@ class IPartial(Interface):
     def commit(path: str) -> Deferred[None]:
         """Make all bytes durable and let them appear at `path`, whole or not at all, replacing what is there.
 
-        The partial object, with whatever was put below its path, is gone after it, and so is the hold.
+        The partial object, with whatever was put below its path, is gone after it, and so is the hold. LostRace may
+        leave the whole object at `path`, as it was committed by whoever took this one over.
         """
 
     def cancel() -> Deferred[None]:
@@ -132,17 +134,18 @@ class IStorageDriver(Interface):
         """
 
     def partial(path: str, create: bool = False) -> Deferred[IPartial]:
-        """Hold the partial object at `path`; `create` makes a new one, empty, that survives this process but not a power cut.
+        """Hold the partial object at `path`; `create` makes an empty one, that need not survive a power cut.
 
         NotFound without one, LostRace when `create` finds one, Busy while another holds it and bytes flow. A holder
-        that has moved no byte for five seconds loses it to the one who asks.
+        that has moved no byte for five seconds loses it to the one who asks; a commit or read under way counts as
+        moving. A path is used once.
         """
 
     def peek(path: str) -> Deferred[PartialInfo]:
         """A partial object seen without taking it. NotFound."""
 
     def partials(prefix: str) -> Deferred[Sequence[str]]:
-        """The paths of the partial objects directly below `prefix`, in no order; none where there is no such directory."""
+        """The paths of the partial objects directly below `prefix`, in no order."""
 
     def stat(path: str) -> Deferred[Stat]:
         """NotFound when there is nothing."""
@@ -154,7 +157,7 @@ class IStorageDriver(Interface):
         """Give an object another path, durable when it fires, replacing what is there. NotFound."""
 
     def remove(path: str) -> Deferred[None]:
-        """Remove an object, or a directory with all below it, durable when it fires. NotFound of nothing."""
+        """Remove an object, or a directory with all below it, partial objects included; durable. NotFound."""
 
     def settle(path: str) -> Deferred[None]:
         """Make durable what another request or server wrote, as an answer is about to rest on it. NotFound."""

@@ -193,6 +193,8 @@ class RegistryService(Service):
             self._first_sweep.cancel()
         if self._sweeping.running:
             self._sweeping.stop()
+        # Uploads under way are saved as far as they came, as if their clients had left.
+        self.site.cut_connections()
         await self.shields.drained(self._reactor, SHUTDOWN_SECONDS)
         if self.shields:
             _log.warn("{count} commits had not ended after {seconds} s",

@@ -63,8 +63,8 @@ class Store:
         driver = LocalDriver(root, pool or ImmediatePool(), WallClock(), disk)
         driver.prepare()
         self.clock = Clock()
-        registry = Registry(driver, Policy(), Shields(), self.clock)
-        self.agent = Agent(resource_for(slot, registry), self.clock)
+        self.registry = Registry(driver, Policy(), Shields(), self.clock)
+        self.agent = Agent(resource_for(slot, self.registry), self.clock)
 
 
 def asking(store: Store) -> Ask:

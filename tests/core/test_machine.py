@@ -40,6 +40,8 @@ tags = st.sampled_from(TAGS)
 blobs = st.sampled_from(BLOBS)
 pieces = st.sampled_from(sorted(PIECES))
 workers = st.integers(0, WORKERS - 1)
+mostly = st.sampled_from([True, True, True, False])
+algorithms = st.sampled_from(["sha256", "sha512"])
 
 
 @dataclass
@@ -126,7 +128,7 @@ class Machine(RuleBasedStateMachine):
         self.stored[sha256(data)] = data
         self.repositories[name].blobs.add(sha256(data))
 
-    @rule(worker=workers, name=names, data=blobs, good=st.booleans())
+    @rule(worker=workers, name=names, data=blobs, good=mostly)
     def push_in_one_request(self, worker: int, name: str, data: bytes, good: bool) -> None:
         digest = sha256(data) if good else sha256(data + b"!")
         response = self.ask(worker, "POST", f"/v2/{name}/blobs/uploads/?digest={digest}", body=data)
@@ -153,8 +155,24 @@ class Machine(RuleBasedStateMachine):
             assert response.code == 202, response
             self.sessions.append(Session(name, str(response.header("Location")), touched=self.now))
 
-    @rule(worker=workers, name=names, data=blobs)
-    def delete_blob(self, worker: int, name: str, data: bytes) -> None:
+    @rule(name=names, way=st.lists(st.tuples(workers, pieces), min_size=1, max_size=4), algorithm=algorithms)
+    def push_in_chunks(self, name: str, way: list[tuple[int, str]], algorithm: str) -> None:
+        """Each chunk at some worker, the last with the closing request."""
+        session = Session(name, str(self.ask(way[0][0], "POST", f"/v2/{name}/blobs/uploads/").header("Location")))
+        for worker, chosen in way[:-1]:
+            assert self.ask(worker, "PATCH", session.url, None, PIECES[chosen]).code == 202
+            session.data += PIECES[chosen]
+        worker, chosen = way[-1]
+        whole = session.data + PIECES[chosen]
+        digest = str(Digest.of(whole, algorithm))
+        response = self.ask(worker, "PUT", f"{session.url}?digest={digest}", None, PIECES[chosen])
+        assert response.code == 201, response
+        self.stored[digest] = whole
+        self.repositories[name].blobs.add(digest)
+
+    @rule(worker=workers, name=names, choice=st.data())
+    def delete_blob(self, worker: int, name: str, choice: st.DataObject) -> None:
+        data = choice.draw(self.some_blob(name))
         there = sha256(data) in self.repositories[name].blobs
         response = self.ask(worker, "DELETE", f"/v2/{name}/blobs/{sha256(data)}")
         assert response.code == (202 if there else 404), response
@@ -187,7 +205,7 @@ class Machine(RuleBasedStateMachine):
         """One that goes on, or the last that has ended."""
         alive = [session for session in self.sessions if not session.ended]
         ended = [session for session in self.sessions if session.ended]
-        return data.draw(st.sampled_from(alive + ended[-1:]))
+        return data.draw(st.sampled_from(alive * 5 + ended[-1:]))
 
     @precondition(lambda self: self.sessions)
     @rule(worker=workers, data=st.data(), chosen=pieces, place=st.sampled_from(["untold", "right", "gap"]))
@@ -206,7 +224,7 @@ class Machine(RuleBasedStateMachine):
         assert response.header("Range") == f"0-{max(len(session.data) - 1, 0)}", (response, len(session.data))
 
     @precondition(lambda self: self.sessions)
-    @rule(worker=workers, data=st.data(), chosen=pieces, good=st.booleans(), algorithm=st.sampled_from(["sha256", "sha512"]))
+    @rule(worker=workers, data=st.data(), chosen=pieces, good=mostly, algorithm=algorithms)
     def finish(self, worker: int, data: st.DataObject, chosen: str, good: bool, algorithm: str) -> None:
         session, piece = self.a_session(data), PIECES[chosen]
         whole = session.data + piece
@@ -288,11 +306,11 @@ class Machine(RuleBasedStateMachine):
     def some_blob(self, name: str) -> st.SearchStrategy[bytes]:
         """One that the repository has, or one that it may lack."""
         there = [blob for blob in BLOBS if sha256(blob) in self.repositories[name].blobs]
-        return st.sampled_from([*there, BLOBS[-1]])
+        return st.sampled_from([*there * 2, BLOBS[-1]])
 
     def some_manifest(self, name: str) -> st.SearchStrategy[bytes]:
         there = list(self.repositories[name].manifests.values())
-        return st.sampled_from([*there, image(b"{}", [b"never pushed"])])
+        return st.sampled_from([*there * 4, image(b"{}", [b"never pushed"])])
 
     def push_manifest(
         self,
@@ -322,8 +340,9 @@ class Machine(RuleBasedStateMachine):
         if tag is not None:
             repository.tags[tag] = digest
 
-    @rule(worker=workers, name=names, tag=tags)
-    def delete_tag(self, worker: int, name: str, tag: str) -> None:
+    @rule(worker=workers, name=names, data=st.data())
+    def delete_tag(self, worker: int, name: str, data: st.DataObject) -> None:
+        tag = data.draw(st.sampled_from([*sorted(self.repositories[name].tags) * 2, TAGS[0]]))
         response = self.ask(worker, "DELETE", f"/v2/{name}/manifests/{tag}")
         assert response.code == (202 if tag in self.repositories[name].tags else 404), response
         self.repositories[name].tags.pop(tag, None)

@@ -36,7 +36,7 @@ VERBS = {"read", "put", "stat", "list", "move", "remove", "settle", "open"}
 
 class Body:
     def __init__(self, data: bytes) -> None:
-        self.length = len(data)
+        self.length: int | None = len(data)
         self._data = data
 
     async def batches(self, size: int) -> AsyncIterator[list[bytes]]:

@@ -82,9 +82,7 @@ class CrashStateTests(SynchronousTestCase):
         """A rename may leave both names, and one file under them, but never none."""
         self.disk.rename(f"{self.root}/old/file", f"{self.root}/moved")
         found = self.all()
-        self.assertEqual(
-            sorted(map(sorted, found)), sorted([["old/file"], ["moved"], ["moved", "old/file"]]), found
-        )
+        self.assertEqual(sorted(map(sorted, found)), sorted([["old/file"], ["moved"], ["moved", "old/file"]]), found)
         self.disk.sync_directory(f"{self.root}/old")
         self.disk.mark("gone")
         states = [state.files() for state in crash_states(self.disk) if state.acknowledged]

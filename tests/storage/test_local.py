@@ -22,9 +22,10 @@ from txregistry.storage import disk as disk_module
 from txregistry.storage.disk import file_system
 from txregistry.storage.local import LocalDriver
 from txregistry.storage.pool import Pool
-from txregistry.testing.drivers import LARGE, DriverSuite
+from txregistry.testing.drivers import DriverSuite
 from txregistry.testing.faults import FaultyDisk
 from txregistry.testing.pools import ImmediatePool, ManualPool, result_of
+from txregistry.testing.suite import LARGE
 
 
 def open_files(root):
@@ -370,7 +371,7 @@ class LocalTests(LocalCase):
         self.age("_txregistry/tmp/put/old", 3700)
         self.age(f"_txregistry/tmp/put/{held_name}", 3700)
         self.age("_txregistry/tmp/uuid/data", 3700)
-        self.assertEqual(self.get(self.driver.sweep_tmp()), 2)
+        self.assertEqual(self.get(self.driver.sweep(time.time() - 3600)), 2)
         self.assertEqual(self.names("_txregistry/tmp/put"), sorted([held_name, "young"]))
         self.assertEqual(self.names("_txregistry/tmp/removed"), [])
         self.assertEqual(self.get(self.driver.partials("_txregistry/tmp")), ["_txregistry/tmp/uuid"])

@@ -60,8 +60,8 @@ class PartialTests(SynchronousTestCase):
 
     def test_no_progress(self):
         """A system call that takes nothing is an error, not an endless loop."""
-        self.patch(FaultyDisk, "pwritev", lambda self, fd, pieces, at: 0)
         partial = result_of(self.driver.partial("uploads/one", create=True))
+        self.patch(FaultyDisk, "pwritev", lambda self, fd, pieces, at: 0)
         self.failureResultOf(partial.write([b"1"], 0), Unavailable)
 
     def test_failed_write(self):

@@ -11,7 +11,6 @@ from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import SSL4ClientEndpoint, TCP4ClientEndpoint, connectProtocol
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.internet.ssl import CertificateOptions
-from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.trial.unittest import TestCase
 
 from txregistry.testing.agent import Response, parse_response, request_head
@@ -76,7 +75,7 @@ class TransportTestCase(TestCase):
     def setUp(self) -> None:
         from twisted.internet import reactor
 
-        self.reactor = reactor
+        self.reactor: Any = reactor
         app = Klein()
         self.transports: list[Any] = []
 
@@ -102,15 +101,17 @@ class TransportTestCase(TestCase):
         self.log: list[str] = []
         self.site = RegistrySite(app.resource(), reactor, access_log=self.log.append)
 
-    def listen(self, factory) -> RegistryPort:
-        port = RegistryPort(0, factory, 50, "127.0.0.1", self.reactor)
-        port.startListening()
+    def listen(self, port) -> int:
+        """Its number; it is closed with the test."""
         self.addCleanup(port.stopListening)
         self.addCleanup(self.site.cut_connections)
-        return port
+        return port.getHost().port
 
     async def connect(self) -> Client:
-        endpoint = TCP4ClientEndpoint(self.reactor, "127.0.0.1", self.listen(self.site).getHost().port)
+        listener = RegistryPort(0, self.site, 50, "127.0.0.1", self.reactor)
+        listener.startListening()
+        port = self.listen(listener)
+        endpoint = TCP4ClientEndpoint(self.reactor, "127.0.0.1", port)
         return await connectProtocol(endpoint, Client())
 
 
@@ -168,11 +169,9 @@ class TLSTests(TransportTestCase):
         key, certificate = self_signed()
         # pyOpenSSL takes keys of `cryptography`; Twisted's annotations do not say so yet.
         server = CertificateOptions(key, certificate)  # type: ignore[arg-type]
-        port = self.listen(TLSMemoryBIOFactory(server, False, self.site))
+        port = self.listen(self.reactor.listenSSL(0, self.site, server, interface="127.0.0.1"))
         trusting = CertificateOptions(verify=False)
-        return await connectProtocol(
-            SSL4ClientEndpoint(self.reactor, "127.0.0.1", port.getHost().port, trusting), Client()
-        )
+        return await connectProtocol(SSL4ClientEndpoint(self.reactor, "127.0.0.1", port, trusting), Client())
 
     async def test_upload_and_download_on_one_connection(self) -> None:
         client = await self.connect()

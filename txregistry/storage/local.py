@@ -20,6 +20,7 @@ from txregistry.interfaces import (
     IProvesFresh,
     IReader,
     IStorageDriver,
+    ISweeps,
     Page,
     PartialInfo,
     Stat,
@@ -29,6 +30,7 @@ from txregistry.storage import local_partial
 from txregistry.storage.disk import Disk, is_local
 from txregistry.storage.local_partial import LocalPartial
 from txregistry.storage.local_reader import LocalReader
+from txregistry.storage.local_sweep import sweep
 from txregistry.storage.local_tree import Tree
 from txregistry.storage.pool import Lanes
 
@@ -47,7 +49,7 @@ class WallClock(Protocol):
         ...
 
 
-@implementer(IStorageDriver)
+@implementer(IStorageDriver, ISweeps)
 class LocalDriver:
     """Bytes below `root`.
 
@@ -106,7 +108,7 @@ class LocalDriver:
         partial = LocalPartial(self._tree, self._pool, path)
         try:
             if create:
-                await partial.create()
+                await partial.create(self._clock.seconds())
             else:
                 await partial.reopen(self._clock.seconds)
         except BaseException:
@@ -146,9 +148,9 @@ class LocalDriver:
         """Bytes that can still be written."""
         return self._pool.run_small(self._tree.free_space)
 
-    def sweep_tmp(self, age: float = 3600.0) -> Deferred[int]:
-        """Remove temporary files older than `age` seconds that nobody holds; how many there were."""
-        return self._pool.run_small(self._tree.sweep, self._clock.seconds() - age)
+    def sweep(self, before: float) -> Deferred[int]:
+        """Remove temporary files unchanged since `before` that nobody holds; how many there were."""
+        return self._pool.run_small(sweep, self._tree, before)
 
     def close(self) -> Deferred[None]:
         """Nothing is kept open between calls."""

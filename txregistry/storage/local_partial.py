@@ -1,7 +1,8 @@
 """Partial objects on disk: a directory with the growing file, its last checkpoint, and whatever a caller puts there.
 
-    <path>/data     the bytes; locked (`flock`) from the opening to the end by whoever writes
-    <path>/state    "<offset>", a newline, and up to 4 KiB of the caller's, renamed into place at each checkpoint
+    <path>/data         the bytes; locked (`flock`) from the opening to the end by whoever writes
+    <path>/startedat    when it began
+    <path>/state        "<offset>", a newline, and up to 4 KiB of the caller's, renamed into place at each checkpoint
 
 **Who may write.** The holder is whoever has the lock on the file *that `data` names*. A holder that moves no byte for
 five seconds is not waited for: the next one copies what the last checkpoint covers into a new locked file and renames
@@ -19,6 +20,7 @@ import contextlib
 import errno
 import math
 import os
+import time
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
@@ -40,6 +42,9 @@ STALLED = 5.0
 
 #: Most bytes of the caller's in a checkpoint.
 STATE_LIMIT = 4096
+
+#: UTC, whole seconds; distribution refuses a newline behind it.
+RFC_3339 = "%Y-%m-%dT%H:%M:%SZ"
 
 #: Bytes read by one job, and by one call within it.
 READ_JOB, READ_PIECE = 1 << 20, 256 * 1024
@@ -96,9 +101,9 @@ class LocalPartial:
 
     # -- taking hold --------------------------------------------------------------------------------------------
 
-    async def create(self) -> None:
+    async def create(self, now: float) -> None:
         """Make a new one; LostRace when there is one."""
-        await self._descriptor.run(self._pool.run_small, self._create)
+        await self._descriptor.run(self._pool.run_small, self._create, now)
 
     async def reopen(self, now: Callable[[], float]) -> None:
         """Hold the one that is there, or take it over; NotFound, Busy."""
@@ -107,7 +112,7 @@ class LocalPartial:
 
     # Below, what begins with an underscore and returns no Deferred runs in a thread of the pool.
 
-    def _create(self) -> None:
+    def _create(self, now: float) -> None:
         with self._tree.errors(self._path, writing=True):
             self._tree.check_root()
             try:
@@ -120,10 +125,19 @@ class LocalPartial:
                         if last:
                             raise
                 self._disk.lock(self._descriptor.fd, wait=False)
+                self._note_start(now)
             except FileExistsError:
                 raise LostRace(self._path, "a partial object is there already") from None
             except BlockingIOError:
                 raise Busy(self._path) from None
+
+    def _note_start(self, now: float) -> None:
+        """Say when it began, as distribution does; its purge passes over uploads that do not."""
+        fd = self._disk.open(self._tree.full(f"{self._path}/startedat"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        try:
+            self._tree.write_all(fd, [time.strftime(RFC_3339, time.gmtime(now)).encode("ascii")], 0)
+        finally:
+            self._disk.close(fd)
 
     def _reopen(self, now: Callable[[], float], may_copy: bool) -> bool:
         """Take hold; False when that needs a copy, which `may_copy` forbids."""

@@ -202,15 +202,16 @@ class Tree:
         with self.directories.removing(directory), self.locked(directory):
             self.disk.rename(self.full(directory), self.full(gone))
         with contextlib.suppress(OSError):  # the rest is left for the sweep
-            self._clear(self.full(gone))
+            self.clear(self.full(gone))
 
-    def _clear(self, directory: str) -> None:
+    def clear(self, directory: str) -> None:
+        """Remove a directory, given by its absolute path, and all below it. OSErrors."""
         for name, _ in self.disk.scan(directory):
             path = f"{directory}/{name}"
             try:
                 self.disk.unlink(path)
             except IsADirectoryError:
-                self._clear(path)
+                self.clear(path)
         self.disk.remove_directory(directory)
 
     # -- verbs ------------------------------------------------------------------------------------------------
@@ -376,29 +377,3 @@ class Tree:
         """Bytes that can still be written."""
         with self.errors(""):
             return self.disk.free(self.root)
-
-    def sweep(self, before: float) -> int:
-        """Remove temporary files unchanged since `before` that nobody holds, and removed directories; how many."""
-        count = 0
-        for name, _ in self._scan(PUT):
-            path = self.full(f"{PUT}/{name}")
-            with contextlib.suppress(OSError):  # held, or gone meanwhile
-                if self.disk.stat(path).st_mtime < before:
-                    fd = self.disk.open(path, os.O_RDWR)
-                    try:
-                        self.disk.lock(fd, wait=False)
-                        self.disk.unlink(path)
-                        count += 1
-                    finally:
-                        self.disk.close(fd)
-        for name, _ in self._scan(REMOVED):
-            with contextlib.suppress(OSError):  # its remover is still at it
-                self._clear(self.full(f"{REMOVED}/{name}"))
-                count += 1
-        return count
-
-    def _scan(self, directory: str) -> Sequence[tuple[str, bool]]:
-        try:
-            return self.disk.scan(self.full(directory))
-        except FileNotFoundError:
-            return ()

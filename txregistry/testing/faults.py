@@ -40,9 +40,7 @@ class FaultyDisk(Disk):
         self.calls: list[tuple[str, Any]] = []
         self._faults: list[tuple[str, OSError, int, Callable[[object], bool]]] = []
 
-    def fail(
-        self, name: str, error: OSError, after: int = 0, only: Callable[[object], bool] = lambda _: True
-    ) -> None:
+    def fail(self, name: str, error: OSError, after: int = 0, only: Callable[[object], bool] = lambda _: True) -> None:
         """Let a call of `name` raise `error`, once, after `after` more that `only` accepts by their first argument."""
         assert callable(getattr(Disk, name)), name
         self._faults.append((name, error, after, only))
@@ -395,4 +393,3 @@ def count_states(disk: RecordingDisk, check: Callable[[CrashState], Sequence[str
         total += 1
         wrong.extend(f"after {state.calls} calls, {state.how}: {text}" for text in check(state))
     return total, wrong
-

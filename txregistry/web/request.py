@@ -56,6 +56,10 @@ class RegistryRequest(server.Request):
         self.body = Body(channel, channel.site.reactor, length)
         self.content = BytesIO()  # Twisted looks into it for forms
 
+    def getRequestHostname(self) -> bytes:
+        """Give Klein's router a host: no route depends on one, a Unix socket has none, and a client may send anything."""
+        return b"localhost"
+
     def handleContentChunk(self, data: bytes) -> None:
         """Take bytes of the body."""
         self.body.write(data)

@@ -14,7 +14,8 @@ class RegistryServer(Server):
 class RegistryPort(Port):
     """A TCP port of such connections: `RegistryPort(port, factory, backlog, interface, reactor).startListening()`.
 
-    With TLS, `factory` is the site wrapped in a `TLSMemoryBIOFactory`.
+    For Twisted's TLS (`listenSSL`, `ssl:` endpoints) its own port serves better: large reads gain nothing there, and
+    OpenSSL keeps as much memory for each connection as was ever read at once.
     """
 
     transport = RegistryServer

@@ -42,7 +42,7 @@ class Paths(V1TestCase):
             self.assertNotIn(part, ("", ".", ".."), path)
             self.assertLessEqual(len(part.encode("utf-8")), 255, path)
             self.assertTrue(part.isprintable() or part.isspace(), path)
-        first = path.split("/")[0]
+        first = path.partition("/")[0]
         self.assertIn(first, ("images", "repositories", "_txregistry", "docker"), path)
 
     def try_all(self, bad: str) -> None:

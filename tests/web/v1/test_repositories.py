@@ -54,7 +54,8 @@ class Tags(V1TestCase):
         self.refused(self.get(f"{BAR}/tags/latest"), 404, "Tag not found")
         self.accepted(self.ask("DELETE", f"{BAR}/tags/latest"))
         self.accepted(self.ask("DELETE", "/v1/repositories/none/none/tags/latest"))
-        self.assertEqual(self.paths("repositories"), [f"repositories/foo/bar/{name}" for name in ("tag_v1", "tagv1_json")])
+        left = [f"repositories/foo/bar/{name}" for name in ("tag_v1", "tagv1_json")]
+        self.assertEqual(self.paths("repositories"), left)
 
     def test_deleting_the_repository(self) -> None:
         for path in (f"{BAR}/tags", BAR, f"{BAR}/"):
@@ -76,8 +77,8 @@ class Tags(V1TestCase):
         self.assertEqual(self.get(f"{BAR}/json").json(), unknown)
         self.assertEqual(self.get(f"{BAR}/tags/v1/json").json(), unknown)
         self.tag("foo/bar/tags/v1", headers={"User-Agent": AGENT})
-        known = {"docker_version": "0.7.2-dev", "docker_go_version": "go1.2", "os": "ostest", "arch": "archtest"}
-        known |= {"last_update": 1390255309}
+        known: dict[str, object] = {"docker_version": "0.7.2-dev", "docker_go_version": "go1.2", "os": "ostest"}
+        known |= {"arch": "archtest", "last_update": 1390255309}
         self.assertEqual(self.get(f"{BAR}/json").json(), unknown)
         self.assertEqual(self.get(f"{BAR}/tags/v1/json").json(), known)
         self.tag("foo/bar/tags/latest", headers={"User-Agent": AGENT})
@@ -123,7 +124,8 @@ class Switched(V1TestCase):
 class Index(V1TestCase):
     def headers(self, response, access: str, repository: str = "foo/bar", host: str = "localhost:5000") -> None:
         token = response.header("X-Docker-Token")
-        self.assertTrue(re.fullmatch(rf'Token signature=[A-Z0-9]{{16}},repository="{repository}",access={access}', token))
+        pattern = rf'Token signature=[A-Z0-9]{{16}},repository="{repository}",access={access}'
+        self.assertTrue(re.fullmatch(pattern, token))
         self.assertEqual(response.header("WWW-Authenticate"), token)
         self.assertEqual(response.header("X-Docker-Endpoints"), host)
 

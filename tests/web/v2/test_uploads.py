@@ -71,9 +71,8 @@ class Whole(V2TestCase):
 
     def test_the_empty_blob(self) -> None:
         empty = sha256(b"")
-        for how in ({}, {"chunks": []}):
-            put = self.ask("PUT", f"{self.start('a')}?digest={empty}", **how)
-            self.assertEqual(put.code, 201)
+        self.assertEqual(self.ask("PUT", f"{self.start('a')}?digest={empty}").code, 201)
+        self.assertEqual(self.ask("PUT", f"{self.start('a')}?digest={empty}", chunks=[]).code, 201)
         self.assertEqual(self.ask("POST", f"/v2/b/blobs/uploads/?digest={empty}").code, 201)
         for name in "ab":
             response = self.ask("GET", f"/v2/{name}/blobs/{empty}")

@@ -103,7 +103,9 @@ class Images:
     async def push_json(self, image: ImageId, data: bytes, checksum: str | None) -> str:
         """Begin the push of an image, or begin it again; a name by which its client is known when its layer comes.
 
-        `checksum` is what that will have, if it is known already. V1Error about the first thing wrong; V1Conflict for an image that is finished.
+        `checksum` is what that will have, if it is known already.
+
+        V1Error about the first thing wrong; V1Conflict for an image that is finished.
         """
         parsed = parse_image(data, image, checksum)
         parent = parsed.parent
@@ -127,24 +129,11 @@ class Images:
             raise never_settled(image)
         # From here on nobody can finish any other JSON; whoever finished before the swap is seen now.
         step(await self._pushes.state(image), Event.PUT_JSON)
-        await self._write_until_true(image, push)
+        await self._pushes.write_begun(image, push)
+        # It may have been finished while the mark was made, which is removed then.
+        step((await self._pushes.find(image)).state, Event.PUT_JSON)
         waiting = await self._pushes.attempts(image)
         await self._pushes.drop(image, [one for one in waiting if one.image_json != push.json_digest])
-
-    async def _write_until_true(self, image: ImageId, push: Push) -> None:
-        """Write the files of a push that has begun; again if the record changed under it; and never undo its end."""
-        for _ in range(SWAPS):
-            await self._pushes.write_begun(image, push)
-            # Its state cannot tell that it is finished, as the mark is there again; then the record does, and `find`
-            # has completed it.
-            held = await self._pushes.find(image)
-            if held.push == push:
-                return
-            step(held.state, Event.PUT_JSON)
-            if held.push is None:
-                return
-            push = held.push
-        raise never_settled(image)
 
     async def _ancestry_of(self, image: ImageId) -> tuple[str, ...]:
         """The ancestry of a parent; put together from its ancestors' JSON where old servers left none."""

@@ -179,11 +179,12 @@ def _arrived(held: Held, attempt: Attempt, session: str | None) -> tuple[Event, 
     """What the coming of a layer means for the push as it is now, and the announced checksum that it has."""
     if held.push is None or held.push.json_digest != attempt.image_json:
         return Event.LAYER_MISMATCHED, ""  # the JSON was replaced, and with it all checksums
+    if session is not None and not has_announced(session):
+        return Event.LAYER_UNCHECKED, ""  # its own checksum will come, whatever another client announced
     for checksum in held.push.announced:
         if checksum in attempt.checksums:
             return Event.LAYER_MATCHED, checksum
-    # One client's announcement is no reason to refuse another's layer; it matters who this is, if that is known.
-    told = held.push.expected is not None if session is None else has_announced(session)
+    told = session is not None or held.push.expected is not None
     return (Event.LAYER_MISMATCHED if told else Event.LAYER_UNCHECKED), ""
 
 

@@ -2,8 +2,9 @@
 
 The record of a push changes by compare and swap only, and a checksum finishes a push by a swap: so one attempt wins,
 whoever else is at work. The image's files follow the record. Whoever finds a finished record beside an unfinished
-image does what is left to do, each step of which can be done twice and by several at once; and whoever wrote files
-looks at the record again, as it may have been finished meanwhile.
+image does what is left to do, each step of which can be done twice and by several at once. Before that files are
+only made, never replaced: a request that was long asleep cannot harm an image that another has finished; at worst it
+leaves a mark on it, which the next one who sees it takes away.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import NamedTuple
 from txregistry.core.links import entries
 from txregistry.core.v1.files import DOCUMENT_LIMIT, TEXT_LIMIT, exists, load, read, remove, size, write
 from txregistry.core.v1.records import Attempt, Push
-from txregistry.errors import NotFound, Unavailable
+from txregistry.errors import LostRace, NotFound, Unavailable
 from txregistry.interfaces import IStorageDriver, Version
 from txregistry.model.v1.checksums import decode_checksums, encode_checksum
 from txregistry.model.v1.image import MARK, State, parse_ancestry, state_of
@@ -80,14 +81,24 @@ class Pushes:
             await self._driver.put(path, push.encode(), if_match=version)
 
     async def write_begun(self, image: ImageId, push: Push) -> None:
-        """Let the files of an image say what its record does; the mark first, that nobody reads it half done."""
-        await write(self._driver, layout.v1_image(image.text, "_inprogress"), MARK)
-        checksum = layout.v1_image(image.text, "_checksum")
-        if push.expected is None:
-            await remove(self._driver, checksum)
-        else:
-            await write(self._driver, checksum, encode_checksum(push.expected))
-        await self._write_json(image, push)
+        """Make the files of an image whose push has begun; the mark first, that nobody reads it half done.
+
+        What is there already stays: it may be that of a push which another client has finished meanwhile. Where a
+        JSON is replaced in mid-push, the new one is put in place in the end.
+        """
+        await self._create(image, "_inprogress", MARK)
+        if push.expected is not None:
+            await self._create(image, "_checksum", encode_checksum(push.expected))
+        await self._create(image, "json", push.image_json)
+        await self._create(image, "ancestry", _ancestry_of(push))
+
+    async def _create(self, image: ImageId, part: str, data: bytes) -> None:
+        path = layout.v1_image(image.text, part)
+        try:
+            await self._driver.put(path, data, if_absent=True)
+        except LostRace:
+            with suppress(NotFound):  # the mark, when somebody finishes the image just now
+                await self._driver.settle(path)
 
     async def complete(self, image: ImageId, push: Push, finished: Attempt) -> bool:
         """Let the files of an image say that its push is finished; False if the layer is nowhere to be found.
@@ -105,7 +116,8 @@ class Pushes:
         if await size(self._driver, target) != finished.size:
             return False
         await self._driver.settle(target)
-        await self._write_json(image, push)
+        await write(self._driver, layout.v1_image(image.text, "json"), push.image_json)
+        await write(self._driver, layout.v1_image(image.text, "ancestry"), _ancestry_of(push))
         known = {"digest": finished.digest, "size": finished.size, "diff_id": finished.diff_id}
         await write(self._driver, layout.v1_map(image.text), json.dumps(known).encode("ascii"))
         if push.checksum is not None:
@@ -113,11 +125,6 @@ class Pushes:
         await remove(self._driver, layout.v1_attempts(image.text))
         await remove(self._driver, layout.v1_image(image.text, "_inprogress"))
         return True
-
-    async def _write_json(self, image: ImageId, push: Push) -> None:
-        await write(self._driver, layout.v1_image(image.text, "json"), push.image_json)
-        ancestry = json.dumps(push.ancestry).encode("ascii")
-        await write(self._driver, layout.v1_image(image.text, "ancestry"), ancestry)
 
     # -- attempts -----------------------------------------------------------------------------------------------
 
@@ -153,6 +160,10 @@ class Pushes:
                     await remove(self._driver, layout.v1_attempt(image, name))
                     removed += 1
         return removed
+
+
+def _ancestry_of(push: Push) -> bytes:
+    return json.dumps(push.ancestry).encode("ascii")
 
 
 def never_settled(image: ImageId) -> Unavailable:

@@ -42,8 +42,9 @@ class Attempt:
 class Push:
     """The push of an image: what was announced, and the attempt that finished it with its checksum, if one has.
 
-    `announced` has the checksums that came with this JSON, each perhaps from another client, and `expected` the last
-    client's, if that told one. This record alone decides what the files of the image are to hold: it changes by compare and swap, they follow.
+    `announced` has the checksums that came with this JSON, each perhaps from another client, and `expected` that of
+    the last client, if it told one. This record alone decides what the files of the image are to hold: it changes by
+    compare and swap, they follow.
     """
 
     image_json: bytes
