@@ -13,7 +13,7 @@ HERE = Path(__file__).parent
 
 S3 = ["boto3>=1.34"]
 LINT = ["mypy>=1.11", "mypy-zope>=1.0.8", "ruff>=0.6", "types-PyYAML"]
-TEST = ["hypothesis>=6.100", "moto[s3]>=5", "setuptools>=77", *S3]
+TEST = ["hypothesis>=6.100", "moto[s3,server]>=5", 'backports.zstd; python_version < "3.14"', "setuptools>=77", *S3]
 
 setup(
     name="txregistry",

@@ -24,7 +24,7 @@ BELOW = {
     "top": {"web", "core", "auth", "storage", "config", "model", "base"},
 }
 BASE_MODULES = {"errors", "interfaces", "concurrency", "version"}
-TOP_MODULES = {"tap", "service", "listen", "logs", "cli"}
+TOP_MODULES = {"tap", "service", "listen", "logs", "mail", "smtp", "redact", "cli"}
 
 #: The paths of the store are drawn in one module, which core needs to say what it means.
 EXCEPTIONS = {("core", "txregistry.storage.layout")}

@@ -178,6 +178,16 @@ class TooManyRequests(RegistryError):
         self.retry_after = retry_after
 
 
+class UpstreamUnavailable(RegistryError):
+    """Another server, on whose word the answer depends, did not answer; try again after `retry_after` seconds."""
+
+    code, text = "UNAVAILABLE", "a server that has to be asked does not answer; try again later"
+
+    def __init__(self, detail: str, retry_after: int = 5) -> None:
+        super().__init__(detail)
+        self.retry_after = retry_after
+
+
 # -- V1 --------------------------------------------------------------------------------------------------------
 
 

@@ -197,6 +197,14 @@ class IProvesFresh(Interface):
         """Bytes that are equal as long as the object is; None when there is nothing. Synchronous."""
 
 
+class ICaches(Interface):
+    """A driver with a cache beside it, which it never asks itself: whoever decides by what it reads reads the store."""
+
+    cached: IStorageDriver = Attribute(
+        "the same store, for whoever only serves what it reads: its `read` may be as old as an entry of the cache"
+    )
+
+
 class IPool(Interface):
     """The one way to a thread."""
 

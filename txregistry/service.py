@@ -38,6 +38,7 @@ from txregistry.listen import (
     tls_context,
 )
 from txregistry.logs import AccessLog, keep_from
+from txregistry.mail import MailService
 from txregistry.storage.factory import EngineError, open_driver, require
 from txregistry.storage.pool import Pool
 from txregistry.version import __version__
@@ -75,12 +76,14 @@ def make(
             ),
         )
         registry = RegistryService(settings, reactor, daemon=daemon)
+        mail = MailService(settings, reactor)
     except (config.ConfigError, StartFailed) as error:
         raise SystemExit(f"txregistry: {error}") from None
     whole = MultiService()
     registry.setServiceParent(whole)
     # Last, so that whatever the level the log begins with what was started.
     LogLevelService(settings.loglevel, reactor).setServiceParent(whole)
+    mail.setServiceParent(whole)
     return whole
 
 

@@ -12,8 +12,10 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.core import scenarios
 from tests.core.local_store import Ask, Store, asking, foreign_blobs, open_files
+from txregistry.errors import Unavailable
 from txregistry.storage import local
 from txregistry.storage.disk import Disk
+from txregistry.testing.pools import ManualPool
 
 Scenario = Callable[[Ask], scenarios.Request]
 
@@ -135,6 +137,26 @@ class FaultsTests(SynchronousTestCase):
 
     def test_a_failing_call_is_503_and_nothing_is_half_done(self) -> None:
         self.assertGreater(self.fail_everywhere(errno.EIO, ALL, True, 503), 200)
+
+    def test_a_write_that_fails_as_the_client_leaves_does_no_harm(self) -> None:
+        asked = scenarios.put_whole(asking(Store("fresh", self.template)))
+        disk, pool = BrokenDisk(), ManualPool()
+        store = Store("broken", self.template, pool, disk)
+        exchange = store.agent.start(asked.method, asked.target, length=len(asked.body) + 1)
+        exchange.send(asked.body[:600_000])
+        disk.break_after(0, errno.ENOSPC, frozenset(["pwritev"]))
+        while not disk.failed:
+            pool.work()
+            if not disk.failed:
+                pool.deliver()
+        exchange.lose()
+        pool.flush()
+        disk.repair()
+        for failure in self.flushLoggedErrors():  # Klein logs what a route raises after its client has left
+            failure.trap(Unavailable)
+        self.assertEqual(open_files(self.template), [])
+        asked.retry(asking(Store("fresh", self.template)))
+        self.assertEqual(scenarios.missing(asking(Store("fresh", self.template))), [])
 
     def test_a_broken_disk_is_503(self) -> None:
         for scenario in WRITES:

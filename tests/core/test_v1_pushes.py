@@ -11,6 +11,7 @@ import json
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from hashlib import sha256
+from random import Random
 from typing import Any
 
 from hypothesis import given, settings
@@ -143,8 +144,10 @@ class Pushes(SynchronousTestCase):
             self.assertEqual(again.outcome, "Image already exists")
         self.assertTrue(again.content, again.outcome)
         self.assertTrue(self.look())
-        left = [path for path in self.contents.objects if "/attempts/" in path]
-        self.assertEqual(left, [])
+        # A layer that came in after the end and whose worker died just then waits for the sweep.
+        if any(client.outcome is None for client in clients):
+            result_of(start(fresh.v1.layers.sweep(1e12)))
+        self.assertEqual([path for path in self.contents.objects if "/attempts/" in path], [])
 
     def test_one_client_that_dies_at_any_step(self) -> None:
         for road in ("announced", "simple", "tarsum"):
@@ -162,14 +165,15 @@ class Pushes(SynchronousTestCase):
             self.assertGreater(steps, 20)
 
     @given(
-        st.lists(st.sampled_from([0, 1]), max_size=200),
+        st.integers(0, 2**32),
+        st.sampled_from([0.5, 0.2, 0.05]),
         st.tuples(*[st.sampled_from(["announced", "simple", "tarsum"])] * 2),
         st.booleans(),
         st.booleans(),
         st.tuples(*[st.one_of(st.none(), st.integers(0, 120))] * 2),
     )
-    @settings(deadline=None, derandomize=True, max_examples=150)
-    def test_two_clients(self, order, roads, same_json, same_layer, deaths) -> None:
+    @settings(deadline=None, derandomize=True, max_examples=300)
+    def test_two_clients(self, seed, switching, roads, same_json, same_layer, deaths) -> None:
         self.setUp()
         workers = [Worker(self.contents) for _ in range(2)]
         data = [image_json(A), image_json(A, **({} if same_json else {"comment": "other"}))]
@@ -187,8 +191,13 @@ class Pushes(SynchronousTestCase):
             self.look()
             return moved
 
-        for n in order:
-            step(n)
+        # Taking turns at random finds more than what Hypothesis would make up: all of a push has to be mixed.
+        chance = Random(seed)
+        turn = 0
+        for _ in range(400):
+            if chance.random() < switching:
+                turn = 1 - turn
+            step(turn)
         while step(0) or step(1):
             pass
         if deaths == (None, None):

@@ -438,8 +438,10 @@ class MalformedTests(ChannelTestCase):
 
     def test_tls_hello(self) -> None:
         connection = self.agent.connect()
+        response = connection.response()
         connection.send(b"\x16\x03\x01\x02\x00\x01\x00")
         self.assertTrue(connection.closed)
+        self.assertEqual(self.successResultOf(response).code, 400)
 
 
 class TimeTests(ChannelTestCase):

@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
+from email.utils import getaddresses
 from urllib.parse import urlsplit
 
 LOGLEVELS = ("debug", "info", "warn", "error", "critical")
@@ -283,6 +284,17 @@ def _url(value: object) -> str:
     return _text(value).rstrip("/")
 
 
+def _mail_address(value: object) -> str:
+    text = _text(value)
+    found = getaddresses([text])
+    # What SMTP's commands can carry, and one line of a header.
+    if len(found) != 1 or not re.fullmatch(r"[!-~]+", found[0][1]) or found[0][1] not in text:
+        raise ValueError
+    if not text.isprintable():
+        raise ValueError
+    return text
+
+
 def _endpoint(value: object) -> str:
     match = _ENDPOINT.match(_text(value))
     if not match:
@@ -327,5 +339,6 @@ ENDPOINT = Scalar(
     _endpoint,
     literal=True,
 )
+MAIL_ADDRESS = Scalar("a mail address such as ops@example.com", _mail_address, literal=True)
 NETWORK = Scalar("an address or a network such as 10.0.0.0/8", _network, literal=True)
 ACCESS_LOG = _AccessLog('"-" (in quotes), a path, or off', _access_log, literal=True)

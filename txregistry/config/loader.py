@@ -12,7 +12,7 @@ from typing import Any
 from txregistry.config import document
 from txregistry.config import flavor as flavors
 from txregistry.config.keys import Block, default_of, read_keys
-from txregistry.config.kinds import ConfigError, Where, short
+from txregistry.config.kinds import PORT, ConfigError, Where, short
 from txregistry.config.schema import IGNORED, KEYS, MAIL
 from txregistry.config.settings import Cors, Mail, Redis, Settings, Storage
 
@@ -226,17 +226,39 @@ class _Reading:
         given.update(block if isinstance(block, dict) else {})
         if not given:
             return None
-        missing = [name for name in ("smtp_host", "from_addr", "to_addr") if name not in given]
+        place = self.place("email_exceptions" if block else next(iter(given)))
+        missing = [name for name in ("smtp_host", "from_addr", "to_addr") if not given.get(name)]
         if missing:
-            self.place("email_exceptions" if block else next(iter(given))).warn(
-                f"no mail is sent, as there is no {' and no '.join(missing)}"
-            )
+            place.warn(f"no mail is sent, as there is no {' and no '.join(missing)}")
             return None
         every: dict[str, Any] = {key.name: given.get(key.name, default_of(key)) for key in flat}
         secure, keyfile, certfile = every.pop("smtp_secure")
         named = {name.removeprefix("smtp_"): value for name, value in every.items()}
+        in_block = isinstance(block, dict) and "smtp_host" in block
+        written = place.child("smtp_host") if in_block else self.place("smtp_host")
+        named["host"], named["port"] = host_and_port(named["host"], named["port"], written)
+        if (named["login"] is None) != (named["password"] is None):
+            place.warn("there is no login at the mail server, which needs both smtp_login and smtp_password")
+            named["login"] = named["password"] = None
         return Mail(secure=secure, keyfile=keyfile, certfile=certfile, **named)
 
     def _block(self, name: str) -> dict[str, Any] | None:
         block, kind = self.values.get(name), _BY_NAME[name].kind
         return kind.filled(block) if isinstance(kind, Block) and isinstance(block, dict) else None
+
+
+def host_and_port(text: str, port: int, where: Where) -> tuple[str, int]:
+    """The parts of `HOST` or `HOST:PORT`, with `port` if there is none; an IPv6 address needs brackets for the latter.
+
+    ConfigError for what is no host, or no port.
+    """
+    host, colon, after = text.rpartition(":")
+    if text.count(":") > 1 and not host.endswith("]"):
+        host, colon, after = text, "", ""
+    if not colon:
+        host, after = text, str(port)
+    host = host.removeprefix("[").removesuffix("]")
+    read = PORT.read(after, where)
+    if not host or any(letter.isspace() for letter in host):
+        raise where.error(f"found the mail server {text!a}; allowed is HOST or HOST:PORT")
+    return host, int(str(read))

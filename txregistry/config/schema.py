@@ -10,6 +10,7 @@ from txregistry.config.kinds import (
     BOOL,
     ENDPOINT,
     LOGLEVEL,
+    MAIL_ADDRESS,
     NETWORK,
     PATH,
     PORT,
@@ -192,19 +193,18 @@ CACHE = Section(
 )
 
 _MAIL = (
-    Key("smtp_host", TEXT, None, "The mail server; without it no mail is sent.", later=True),
-    Key("smtp_port", PORT, 25, "Its port.", later=True),
-    Key("smtp_login", TEXT, None, "User at the server.", later=True),
-    Key("smtp_password", TEXT, None, "Password at the server.", secret=True, later=True),
+    Key("smtp_host", TEXT, None, "The mail server, `HOST` or `HOST:PORT`; without it no mail is sent."),
+    Key("smtp_port", PORT, 25, "Its port."),
+    Key("smtp_login", TEXT, None, "User at the server; without it there is no login."),
+    Key("smtp_password", TEXT, None, "Password at the server.", secret=True),
     Key(
         "smtp_secure",
         MailSecurity(PATH),
         False,
         "STARTTLS: true, a PEM file with key and certificate, or a mapping of `keyfile` and `certfile`.",
-        later=True,
     ),
-    Key("from_addr", TEXT, None, "Sender.", later=True),
-    Key("to_addr", TEXT, None, "Recipient.", later=True),
+    Key("from_addr", MAIL_ADDRESS, None, "Sender."),
+    Key("to_addr", ListOf(MAIL_ADDRESS, commas=True), None, "Recipients; a list, or with commas between them."),
 )
 
 MAIL = Section(
@@ -216,7 +216,6 @@ MAIL = Section(
             None,
             "Mail for each unhandled exception; its keys may also stand in the"
             " flavor itself, where the block does not have them.",
-            later=True,
         ),
         *_MAIL,
     ),

@@ -18,7 +18,10 @@ class Redis:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mail:
-    """How exceptions are mailed: with `secure` by STARTTLS, showing `certfile` with `keyfile` if they are set."""
+    """How exceptions are mailed: with `secure` by STARTTLS, showing `certfile` with `keyfile` if they are set.
+
+    `login` and `password` are both set or both None; addresses may have a name beside them.
+    """
 
     host: str
     port: int
@@ -28,7 +31,7 @@ class Mail:
     keyfile: str | None
     certfile: str | None
     from_addr: str
-    to_addr: str
+    to_addr: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

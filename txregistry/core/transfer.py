@@ -6,9 +6,8 @@ from collections.abc import AsyncIterator
 from typing import Protocol
 
 from twisted.internet.defer import Deferred
-from twisted.python.failure import Failure
 
-from txregistry.errors import StorageError
+from txregistry.errors import StorageError, Unavailable
 from txregistry.interfaces import IPartial, Tap
 
 #: Bytes of a body that become one job: written and hashed in a thread while the next batch arrives.
@@ -27,8 +26,9 @@ class Body(Protocol):
 async def receive(body: Body, partial: IPartial, tap: Tap, limit: int | None = None) -> None:
     """Append a body to a partial object, one job in flight while the next batch fills.
 
-    Whatever ends it early, no job is under way any more when the failure leaves. `partial.offset` tells how much
-    arrived. More than `limit` bytes are not read.
+    Whatever ends it early, no job is under way any more when the failure leaves, and `partial.offset` tells how much
+    arrived. A StorageError says that nothing more can be done with the partial object. More than `limit` bytes are
+    not read.
     """
     begin = at = partial.offset
     job: Deferred[None] | None = None
@@ -45,12 +45,15 @@ async def receive(body: Body, partial: IPartial, tap: Tap, limit: int | None = N
         if job is not None:
             waiting, job = job, None
             await waiting
-    except BaseException:
+    except BaseException as error:
+        reason = error
         if job is not None:
-            await job.addErrback(_pass_over)
-        raise
-
-
-def _pass_over(failure: Failure) -> None:
-    """The storage's failure, when another came first; but not a cancel, which says that the client has left."""
-    failure.trap(StorageError)
+            try:
+                await job
+            except BaseException as later:
+                # What the storage says outweighs what the client did; a cancel is passed on.
+                reason = later
+        if partial.offset != at and not isinstance(reason, StorageError):
+            # A cancelled wait hides its job's failure.
+            raise Unavailable("", "a write failed, and its client has left") from reason
+        raise reason

@@ -198,7 +198,8 @@ class _Session:
         expected = None if chunk is None else chunk[1] - chunk[0] + 1
         try:
             await receive(body, self.partial, self._tap, expected)
-        except LostRace:
+        except StorageError:
+            # After a failed write the last checkpoint is what there is.
             raise
         except BaseException:
             await self._shields.shield(self._save_what_came())
@@ -237,7 +238,7 @@ class _Session:
         try:
             await self.save()
         except StorageError:
-            # After a failed write the last checkpoint is what there is.
+            # Then the last checkpoint is what there is.
             return
 
 

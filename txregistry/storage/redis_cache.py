@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Protocol
 
-from twisted.internet.defer import CancelledError, Deferred, DeferredList, TimeoutError, succeed  # noqa: A004 - its name
+from twisted.internet.defer import CancelledError, Deferred, DeferredList
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
@@ -31,6 +31,8 @@ READERS = 2
 _BATCH = 500
 #: Most keys that are remembered as not acknowledged.
 _UNSURE_LIMIT = 10_000
+#: Most seconds that the end of connections, or of changes under way, is waited for.
+_CLOSING = 1.0
 #: Seconds between two warnings.
 _WARN_EVERY = 60.0
 #: Seconds between two batches of the search for entries without a life, which Redis spends serving.
@@ -104,6 +106,7 @@ class RedisLink:
     def close(self) -> Deferred[None]:
         """Close all connections."""
         closed: Deferred[None] = self._pool.disconnect()
+        closed.addTimeout(_CLOSING, self._clock)
         return closed.addErrback(lambda _: None)
 
 
@@ -168,7 +171,7 @@ class RedisCache:
     async def close(self) -> None:
         """Let changes under way end, then let go of Redis."""
         self._closed = True
-        await self._shields.drained(self._clock, 1.0)
+        await self._shields.drained(self._clock, _CLOSING)
         for running in (self._recovery, self._cleaning):
             if running is not None:
                 running.cancel()
@@ -205,8 +208,11 @@ class RedisCache:
             await self.forget(immortal)
         return [value if life > 0 else None for value, life in found.values()]
 
-    async def fill(self, key: bytes, value: bytes, seconds: float) -> None:
-        """Set what was read from the store, unless something is at the key by now."""
+    def fill(self, key: bytes, value: bytes, seconds: float) -> Deferred[None]:
+        """Set what was read from the store, unless something is at the key by now. Never fails."""
+        return self._shields.shield(self._fill(key, value, seconds))
+
+    async def _fill(self, key: bytes, value: bytes, seconds: float) -> None:
         links = self._links
         milliseconds = int(seconds * 1000)
         if links is None or milliseconds <= 0 or not self.usable([key]):
@@ -217,15 +223,13 @@ class RedisCache:
             self._warn(error)  # full, perhaps; nothing was set
         except Exception as error:
             # It may be set yet, at any time.
-            self._unsure.add(key)
-            self._lost(links, error)
-            if isinstance(error, CancelledError):
-                raise
+            self._remember([key])
+            self._lost(self._links, error)
 
     def forget(self, keys: Sequence[bytes]) -> Deferred[None]:
-        """Let nobody read the old values of keys that were changed in the store. Never fails.
+        """Let nobody read the old values of keys that were changed in the store; never fails.
 
-        Not to be cancelled: it ends in bounded time, or is done in the background.
+        It ends in bounded time, and is not ended by a cancel: what Redis does not acknowledge is told it later.
         """
         return self._shields.shield(self._forget(keys))
 
@@ -347,11 +351,5 @@ class RedisCache:
         if now - self._warned >= _WARN_EVERY:
             self._warned = now
             self._silenced = True
-            reason = "no answer in time" if isinstance(error, TimeoutError) else type(error).__name__
             _log.warn("Redis at {where} cannot be used ({reason}: {error}); requests go on without it",
-                      where=self._where, reason=reason, error=str(error))  # fmt: skip
-
-
-def nothing() -> Deferred[None]:
-    """What there is to wait for where nothing is cached."""
-    return succeed(None)
+                      where=self._where, reason=type(error).__name__, error=str(error))  # fmt: skip

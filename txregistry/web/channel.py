@@ -47,6 +47,11 @@ DRAIN_SECONDS = 5.0
 
 #: The first byte of a TLS handshake. No HTTP method begins with it.
 TLS_HANDSHAKE = b"\x16"
+#: What a client is told that speaks TLS to a plain port.
+NO_TLS_HERE = (
+    b"HTTP/1.0 400 Bad Request\r\nContent-Type: text/plain\r\nConnection: close\r\n\r\n"
+    b"this port speaks plain HTTP, not TLS\n"
+)
 
 
 class Phase(Enum):
@@ -88,8 +93,10 @@ class Channel(HTTPChannel):
         if self.phase is Phase.CLOSING:
             self._drain(data)
         elif self.phase is Phase.IDLE and data.startswith(TLS_HANDSHAKE):
-            # A client that tries TLS first would wait until its own timeout for an answer to its greeting.
-            self.transport.abortConnection()
+            # A client that tries TLS first would wait until its own timeout for an answer to its greeting. Some try
+            # HTTP next only if this is an answer in HTTP.
+            self.transport.write(NO_TLS_HERE)
+            self.transport.loseConnection()
         else:
             super().dataReceived(data)
             self._mind_head()

@@ -55,6 +55,7 @@ PROBLEMS: dict[type[BaseException], Problem] = {
     errors.Unauthorized: Problem(401),
     errors.Denied: Problem(403),
     errors.TooManyRequests: Problem(429),
+    errors.UpstreamUnavailable: Problem(503),
     errors.V1Error: Problem(400),
     errors.V1NotFound: Problem(404),
     errors.V1Conflict: Problem(409),
@@ -144,7 +145,7 @@ def _answer_for(request: RegistryRequest, failure: Failure) -> bytes:
 def _refused(request: RegistryRequest, error: errors.RegistryError) -> bytes:
     if isinstance(error, errors.ChunkOutOfOrder):
         request.setHeader("Range", upload_range(error.offset))
-    if isinstance(error, errors.TooManyRequests | errors.UploadBusy):
+    if isinstance(error, errors.TooManyRequests | errors.UploadBusy | errors.UpstreamUnavailable):
         request.setHeader("Retry-After", str(error.retry_after))
     return answer(request, problem_of(error).status, error.code, error.message, error.detail)
 
@@ -161,5 +162,6 @@ def _storage_failed(request: RegistryRequest, error: errors.StorageError) -> byt
 def _not_routed(request: RegistryRequest, error: HTTPException) -> bytes:
     if isinstance(error, MethodNotAllowed):
         request.setHeader("Allow", ", ".join(sorted(error.valid_methods or ())))
-    code = "UNSUPPORTED" if error.code == 405 else "NAME_UNKNOWN"
-    return answer(request, error.code or 404, code, f"no such resource: {error.name}")
+    if error.code == 405:
+        return answer(request, 405, "UNSUPPORTED", "this method is not allowed here")
+    return answer(request, error.code or 404, "NAME_UNKNOWN", f"no such resource: {error.name}")

@@ -132,8 +132,6 @@ class Images:
         await self._pushes.write_begun(image, push)
         # It may have been finished while the mark was made, which is removed then.
         step((await self._pushes.find(image)).state, Event.PUT_JSON)
-        waiting = await self._pushes.attempts(image)
-        await self._pushes.drop(image, [one for one in waiting if one.image_json != push.json_digest])
 
     async def _ancestry_of(self, image: ImageId) -> tuple[str, ...]:
         """The ancestry of a parent; put together from its ancestors' JSON where old servers left none."""

@@ -100,7 +100,7 @@ class Layers:
                 await self._pushes.keep(image, attempt)
                 held = await self._pushes.find(image)  # whoever finished it meanwhile did not see this attempt
             if held.state in _SETTLED or event is Event.LAYER_MISMATCHED:
-                await self._pushes.drop(image, [attempt])
+                await self._pushes.drop(image, attempt)
             step(held.state, event)
             if event is not Event.LAYER_MATCHED or held.push is None or held.state is State.DONE:
                 return

@@ -10,7 +10,6 @@ leaves a mark on it, which the next one who sees it takes away.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -110,7 +109,6 @@ class Pushes:
         if await exists(self._driver, staged):
             for part in ("_files", "_diff"):
                 await remove(self._driver, layout.v1_image(image.text, part))
-            await remove(self._driver, layout.v1_map(image.text))
             with suppress(NotFound):  # somebody else may move it just now
                 await self._driver.move(staged, target)
         if await size(self._driver, target) != finished.size:
@@ -142,10 +140,9 @@ class Pushes:
         """Let a layer whose bytes are in place wait for its checksum."""
         await self._driver.put(layout.v1_attempt_record(image.text, attempt.id), attempt.encode())
 
-    async def drop(self, image: ImageId, attempts: Sequence[Attempt]) -> None:
-        """Forget layers of which nothing can come any more."""
-        for attempt in attempts:
-            await remove(self._driver, layout.v1_attempt(image.text, attempt.id))
+    async def drop(self, image: ImageId, attempt: Attempt) -> None:
+        """Forget a layer of which nothing can come any more."""
+        await remove(self._driver, layout.v1_attempt(image.text, attempt.id))
 
     async def sweep(self, before: float) -> int:
         """Forget layers that have waited since before this time, in seconds of the epoch; how many."""
