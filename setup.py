@@ -12,8 +12,12 @@ from setuptools import find_packages, setup
 HERE = Path(__file__).parent
 
 S3 = ["boto3>=1.34"]
+REDIS = ["txredisapi>=1.6"]
 LINT = ["mypy>=1.11", "mypy-zope>=1.0.8", "ruff>=0.6", "types-PyYAML"]
-TEST = ["hypothesis>=6.100", "moto[s3,server]>=5", 'backports.zstd; python_version < "3.14"', "setuptools>=77", *S3]
+TEST = [
+    *("hypothesis>=6.100", "moto[s3,server]>=5", 'backports.zstd; python_version < "3.14"', "setuptools>=77"),
+    *(*S3, *REDIS),
+]
 
 setup(
     name="txregistry",
@@ -54,7 +58,8 @@ setup(
     ],
     extras_require={
         "s3": S3,
-        "all": S3,
+        "redis": REDIS,
+        "all": [*S3, *REDIS],
         "test": TEST,
         "lint": LINT,
         "dev": [*TEST, *LINT, "towncrier", "tox>=4"],

@@ -2,6 +2,7 @@
 
 import http.client
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from twisted.internet import reactor
@@ -12,16 +13,19 @@ from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from txregistry import config, service
+from txregistry.auth.factory import AccessOptions
 from txregistry.core.policy import Policy
 from txregistry.service import (
     RegistryService,
-    StartFailed,
+    access_options_of,
+    access_warnings,
     endpoints_of,
     policy_of,
     unused_keys,
     web_options_of,
     who_may_push,
 )
+from txregistry.startup import StartFailed
 from txregistry.version import __version__
 from txregistry.web.app import WebOptions
 
@@ -66,8 +70,8 @@ class SettingsTests(WithSettings, SynchronousTestCase):
     def test_keys_that_do_nothing_yet_are_told(self):
         self.assertEqual(unused_keys(self.settings()), [])
         self.assertEqual(
-            unused_keys(self.settings("{cache: {host: h}, storage_redirect: true}")),
-            ["no effect in this version: storage_redirect, cache"],
+            unused_keys(self.settings("{nginx_x_accel_redirect: /x, storage_redirect: true}")),
+            ["no effect in this version: nginx_x_accel_redirect, storage_redirect"],
         )
 
     def test_keys_of_other_engines_are_not(self):
@@ -78,10 +82,47 @@ class SettingsTests(WithSettings, SynchronousTestCase):
         endpoints, _ = endpoints_of(settings)
         self.assertEqual(who_may_push(settings, endpoints), "anybody who can connect may pull and push")
 
-    def test_what_would_let_everybody_in_is_refused(self):
-        self.assertRaises(StartFailed, endpoints_of, self.settings("{standalone: false}"))
-        self.assertRaises(StartFailed, endpoints_of, self.settings("{users_file: u}"))
-        endpoints_of(self.settings("{standalone: false, disable_token_auth: true}"))
+    def test_access(self):
+        for text, expected in [
+            ("{}", AccessOptions()),
+            ("{standalone: false, disable_token_auth: true}", AccessOptions(standalone=False)),
+            (
+                "{standalone: false, index_endpoint: 'https://i.example', secret_key: k}",
+                AccessOptions(index_endpoint="https://i.example", secret_key="k", standalone=False),
+            ),
+            ("{users_file: /u, accounts: open}", AccessOptions(users_file="/u", accounts_open=True)),
+            (
+                "{privileged_key: /k, privileged_require_date: true}",
+                AccessOptions(privileged_key="/k", privileged_require_date=True),
+            ),
+        ]:
+            self.assertEqual(access_options_of(self.settings(text)), expected)
+
+    def test_who_is_let_in_is_told(self):
+        for text, expected in [
+            ("{standalone: false}", "whoever has a token of https://index.docker.io may"),
+            ("{standalone: false, disable_token_auth: true}", "anybody who can connect may"),
+            ("{users_file: /u}", "whoever has an account of /u may"),
+            ("{users_file: /u, accounts: open}", "whoever has an account of /u, which anybody may get, may"),
+        ]:
+            settings = self.settings(text)
+            endpoints, _ = endpoints_of(settings)
+            line = who_may_push(settings, endpoints)
+            self.assertTrue(line.startswith(expected), line)
+
+    def test_access_that_cannot_be_decided_is_refused(self):
+        for text in ("{accounts: open}", "{standalone: false, users_file: u}", "{privileged_key: /nonesuch}"):
+            self.assertRaises(StartFailed, endpoints_of, self.settings(text))
+        for text in ("{standalone: false}", "{users_file: u}", "{users_file: u, accounts: open}"):
+            endpoints_of(self.settings(text))
+
+    def test_access_warnings(self):
+        settings = self.settings("{standalone: false}")
+        self.assertIn("secret_key", " ".join(access_warnings(settings)))
+        # One that was made for this start, for all workers, ends with it.
+        self.assertIn("secret_key", " ".join(access_warnings(replace(settings, secret_key="made"))))
+        self.assertEqual(access_warnings(self.settings("{standalone: false, secret_key: k}")), [])
+        self.assertEqual(access_warnings(self.settings()), [])
 
     def test_engines(self):
         for engine in ("{storage: s3, boto_bucket: b}", "{storage: swift, swift_container: c, swift_authurl: 'http://h'}"):
@@ -194,7 +235,7 @@ class RunningTests(WithSettings, TestCase):
 
     async def test_what_it_tells(self):
         with capturedLogs() as events:
-            made = self.serve("{access_log: 'off', cache: {host: h}}")
+            made = self.serve("{access_log: 'off', storage_redirect: true}")
             self.assertEqual(await self.get(self.port(made)), 200)
         told = [formatEvent(event) for event in events if event["log_namespace"] == "txregistry.service"]
         port = self.port(made)
@@ -204,7 +245,7 @@ class RunningTests(WithSettings, TestCase):
                 f"txregistry {__version__}, flavor dev of {made.settings.source}",
                 f"storing in {made.settings.storage.path} (local)",
                 f"listening on http://127.0.0.1:{port}",
-                "no effect in this version: cache",
+                "no effect in this version: storage_redirect",
                 "anybody who can connect may pull, push and delete",
                 f"try: docker tag alpine localhost:{port}/alpine && docker push localhost:{port}/alpine",
             ],

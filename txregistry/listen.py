@@ -9,6 +9,7 @@ import errno
 import ipaddress
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,7 +38,7 @@ class ListenError(Exception):
 CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20:!aNULL"
 
 #: The endpoints that are a port of ours; all others are left to Twisted.
-_PORTS = ("tcp", "tcp6", "https")
+PORTS = ("tcp", "tcp6", "https")
 _DEFAULT_BACKLOG = 1024
 
 
@@ -69,7 +70,7 @@ def parse(text: str) -> Endpoint:
     """Read an endpoint string: Twisted's own kinds, and `https:PORT[:interface=ADDRESS][:backlog=N]`. ListenError."""
     kind, *rest = (re.sub(r"\\(.)", r"\1", part) for part in re.split(r"(?<!\\):", text))
     kind = kind.lower()
-    if kind not in _PORTS:
+    if kind not in PORTS:
         if not rest:
             raise ListenError(f"endpoint {text!r}: an endpoint is written like tcp:5000 or https:5443")
         return Endpoint(text, kind)
@@ -98,15 +99,19 @@ def parse(text: str) -> Endpoint:
     return Endpoint(text, kind, int(port), interface, int(backlog))
 
 
-def tls_context(certificate: str, key: str, client_ca: str | None = None) -> Any:
+def tls_context(
+    certificate: str, key: str, client_ca: str | None = None, files: Mapping[str, bytes] | None = None
+) -> Any:
     """What `https:` endpoints serve with, from PEM files: the certificate with its chain, its key, and an authority.
 
     TLS 1.2 and newer, HTTP/1.1 alone by ALPN. With `client_ca` a client must show a certificate of that authority.
-    The files are read now, while the process may still be root. ListenError for a file that cannot be read or used.
+    The files are read now, while the process may still be root, unless they are among `files`, where a process that
+    may not read them has their contents by path. ListenError for a file that cannot be read or used.
     """
-    chain = _certificates(certificate, "certificate")
-    private = _private_key(key)
-    trusted = _certificates(client_ca, "client authority") if client_ca else []
+    files = files or {}
+    chain = _certificates(certificate, "certificate", files)
+    private = _private_key(key, files)
+    trusted = _certificates(client_ca, "client authority", files) if client_ca else []
     ciphers = ssl.AcceptableCiphers.fromOpenSSLCipherString(CIPHERS)
     authorities = ssl.trustRootFromCertificates([ssl.Certificate(X509.from_cryptography(each)) for each in trusted])
     options = ssl.CertificateOptions(
@@ -128,7 +133,8 @@ def tls_context(certificate: str, key: str, client_ca: str | None = None) -> Any
     return options
 
 
-def _read(path: str, what: str) -> bytes:
+def read_pem(path: str, what: str) -> bytes:
+    """The content of a file of certificates or keys, which `what` names in the ListenError if it cannot be read."""
     try:
         with open(path, "rb") as file:
             return file.read(1 << 20)
@@ -136,9 +142,9 @@ def _read(path: str, what: str) -> bytes:
         raise ListenError(f"cannot read the {what} {path}: {os.strerror(error.errno or errno.EIO)}") from None
 
 
-def _certificates(path: str, what: str) -> list[Any]:
+def _certificates(path: str, what: str, files: Mapping[str, bytes]) -> list[Any]:
     """All certificates of a PEM file, in order: those of cryptography, of which Twisted's annotations do not know."""
-    data = _read(path, what)
+    data = files[path] if path in files else read_pem(path, what)
     if b"-----BEGIN CERTIFICATE-----" not in data:
         raise ListenError(f"the {what} {path} has no certificate in PEM form")
     try:
@@ -147,8 +153,8 @@ def _certificates(path: str, what: str) -> list[Any]:
         raise ListenError(f"the {what} {path} is not a valid certificate") from None
 
 
-def _private_key(path: str) -> Any:
-    data = _read(path, "key")
+def _private_key(path: str, files: Mapping[str, bytes]) -> Any:
+    data = files[path] if path in files else read_pem(path, "key")
     if b"PRIVATE KEY-----" not in data:
         raise ListenError(f"the key {path} has no private key in PEM form")
     if b"ENCRYPTED" in data:
@@ -162,7 +168,7 @@ def _private_key(path: str) -> Any:
 def listen(reactor: Any, endpoint: Endpoint, factory: IProtocolFactory, tls: Any = None) -> IListeningPort:
     """Open the socket now. `tls` is what `tls_context` gave; ListenError if the socket cannot be opened."""
     try:
-        if endpoint.kind in _PORTS:
+        if endpoint.kind in PORTS:
             if endpoint.needs_certificate:
                 factory = TLSMemoryBIOFactory(tls, False, factory, reactor)
             port = RegistryPort(endpoint.port, factory, endpoint.backlog, endpoint.interface, reactor)
@@ -170,7 +176,7 @@ def listen(reactor: Any, endpoint: Endpoint, factory: IProtocolFactory, tls: Any
             return port
         return _now(serverFromString(reactor, endpoint.text).listen(factory))
     except CannotListenError as error:
-        raise ListenError(f"cannot listen on {endpoint.text}: {_reason(error.socketError)}") from None
+        raise ListenError(f"cannot listen on {endpoint.text}: {reason(error.socketError)}") from None
     except Exception as error:
         # Each kind of endpoint, those of plug-ins included, fails in a way of its own.
         raise ListenError(f"cannot listen on {endpoint.text}: {_one_line(error)}") from None
@@ -189,7 +195,8 @@ def _now(done: Deferred[IListeningPort]) -> IListeningPort:
     return opened
 
 
-def _reason(error: object) -> str:
+def reason(error: object) -> str:
+    """Why a socket could not be opened, as a person would say it."""
     if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
         return "the address is already in use by another program"
     if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM):

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.message import EmailMessage
-from email.policy import SMTP
+from email.policy import default
 from email.utils import format_datetime, make_msgid
 from traceback import extract_tb, format_list
 from typing import Any
@@ -137,8 +137,8 @@ class FailureMailer:
             title = f"{name}: {message}" if message else name
             self._batch.kinds[kind] = Kind(title, report(event, self._redactor))
         if self._window is None:
-            self._send()
             self._window = self._reactor.callLater(self._wait, self._window_over)
+            self._send()
 
     def _window_over(self) -> None:
         self._window = None
@@ -146,8 +146,8 @@ class FailureMailer:
             self._wait = FIRST_WAIT
             return
         self._wait = min(self._wait * 2, LONGEST_WAIT)
-        self._send()
         self._window = self._reactor.callLater(self._wait, self._window_over)
+        self._send()
 
     def _send(self) -> None:
         batch, self._batch = self._batch, Batch()
@@ -162,7 +162,7 @@ class FailureMailer:
         except Exception as error:
             # Whatever it is, the failures are in the log, and a traceback here would ask for a mail.
             self._untold += batch.total() + untold
-            _log.warn("a mail about {count} failures could not be sent: {why}",
+            _log.warn("a mail with {count} failure(s) could not be sent: {why}",
                       count=batch.total(), why=self._explain(error))  # fmt: skip
 
 
@@ -182,7 +182,8 @@ def report(event: dict[str, Any], redactor: Redactor) -> str:
     method, uri = event.get("method"), event.get("uri")
     if method is not None and uri is not None:
         lines.append(f"Request: {redactor(f'{_text(method)} {_text(uri)}', _MESSAGE)}")
-    told = formatEvent(event)
+    # What Twisted logs the old way repeats the traceback below its first line.
+    told = formatEvent(event).partition("\n")[0]
     if told and method is None:
         lines.append(f"Log: {redactor(told, _MESSAGE)}")
     parts = [_traceback([(frame[1], frame[2], frame[0]) for frame in failure.frames], failure.value, redactor)]
@@ -217,10 +218,10 @@ def body(batch: Batch, untold: int, origin: str) -> str:
     """The text of a mail: what was counted only, then a report for each kind, then who tells it."""
     told = []
     if untold:
-        told.append(f"{untold} earlier failures were in mails that could not be sent.")
+        told.append(f"Earlier failures whose mails could not be sent: {untold}")
     held_back = batch.total() - len(batch.kinds)
     if held_back:
-        told.append(f"{held_back} failures since the last mail were counted only:")
+        told.append(f"Further failures since the last mail, counted only: {held_back}")
         told += [f"  {kind.count - 1} more: {kind.title}" for kind in batch.kinds.values() if kind.count > 1]
         if batch.others:
             told.append(f"  {batch.others} of other kinds")
@@ -236,7 +237,7 @@ def message(mail: Mail, subject: str, body: str, host: str, seconds: float) -> b
     That client doubles the dot at a line's start only within one chunk of what it reads. `seconds` is the time since
     the epoch.
     """
-    made = EmailMessage(policy=SMTP.clone(linesep="\n"))
+    made = EmailMessage(policy=default)
     made["From"] = mail.from_addr
     made["To"] = ", ".join(mail.to_addr)
     made["Subject"] = subject

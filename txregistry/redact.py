@@ -16,7 +16,7 @@ _LINE = 4000
 #: All but newline and tab: a mail's lines end in a newline, and terminals obey the rest.
 _CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), 127) if chr(code) not in "\n\t"}
 
-_PRIVATE_KEY = re.compile(r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY-----.*?(?:-----END [A-Z0-9 ]*PRIVATE KEY-----|\Z)", re.DOTALL)
+_PRIVATE_KEY = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL)
 _PATTERNS = [
     (re.compile(pattern, re.IGNORECASE), replacement)
     for pattern, replacement in (
@@ -27,7 +27,7 @@ _PATTERNS = [
         # What a name announces: in queries, in JSON, in reprs. An unclosed quotation goes to the end of the line.
         (
             r"((?:password|passwd|passphrase|secret|token|signature|credential|_state"
-            r"|api[_-]?key|access[_-]?key|private[_-]?key|secret[_-]?key)[\w-]{0,32}[\"']?\s{0,3}[:=]\s{0,3})"
+            r"|api[_-]?key|access[_-]?key|private[_-]?key)[\w-]{0,32}[\"']?\s{0,3}[:=]\s{0,3})(?!\[redacted\])"
             r"(?:b?\"(?:\\.|[^\"\\\n])*\"|b?'(?:\\.|[^'\\\n])*'|b?[\"'].*|[^\s&,;)}\]]+)",
             rf"\1{REDACTED}",
         ),

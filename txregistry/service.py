@@ -11,7 +11,9 @@ with one line and exit status 1.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import socket
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, NoReturn
 
 from twisted.application.service import MultiService, Service
@@ -21,12 +23,14 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from txregistry import config
+from txregistry.auth.factory import AccessError, AccessOptions, check, make_guard, warnings
 from txregistry.concurrency import Shields
 from txregistry.config.keys import default_of
 from txregistry.config.schema import KEYS
 from txregistry.core.policy import Policy
 from txregistry.core.registry import Registry
 from txregistry.errors import StorageError
+from txregistry.hangup import on_hangup
 from txregistry.listen import (
     Endpoint,
     ListenError,
@@ -39,8 +43,11 @@ from txregistry.listen import (
 )
 from txregistry.logs import AccessLog, keep_from
 from txregistry.mail import MailService
-from txregistry.storage.factory import EngineError, open_driver, require
+from txregistry.startup import StartFailed, end_start
+from txregistry.storage.factory import EngineError, open_driver, require, require_cache, with_cache
 from txregistry.storage.pool import Pool
+from txregistry.storage.redis_cache import Address, RedisLink
+from txregistry.storage.redis_queue import RedisQueue
 from txregistry.version import __version__
 from txregistry.web.app import WebOptions, make_resource
 from txregistry.web.site import RegistrySite
@@ -49,32 +56,18 @@ from txregistry.web.site import RegistrySite
 SHUTDOWN_SECONDS = 30.0
 #: When leftovers of dead uploads are looked for: after the start, and from then on, in seconds.
 FIRST_SWEEP, SWEEP_EVERY = 60.0, 3600.0
+#: The keys of engines that tell one store from another.
+_PLACES = (
+    *("boto_bucket", "boto_host", "s3_endpoint", "swift_authurl", "swift_container", "os_auth_url", "os_glance_url"),
+    *("elliptics_nodes", "elliptics_namespace"),
+)
 
 _log = Logger()
 
 
-class StartFailed(Exception):
-    """The server cannot start; the text is one line."""
-
-
-def make(
-    options: Mapping[str, Any], environ: Mapping[str, str], cwd: str, reactor: Any, *, daemon: bool = False
-) -> MultiService:
-    """The service for the options of the command line; SystemExit with one line for what can be seen to be wrong."""
+def make(settings: config.Settings, reactor: Any, *, daemon: bool = False) -> MultiService:
+    """The service of a process that serves alone; SystemExit with one line for what can be seen to be wrong."""
     try:
-        settings = config.load(
-            options["config"],
-            options["flavor"],
-            environ,
-            cwd,
-            config.Options(
-                storage_path=options["storage-path"],
-                listen=tuple(options["listen"]),
-                tls_certificate=options["tls-certificate"],
-                tls_key=options["tls-key"],
-                tls_client_ca=options["tls-client-ca"],
-            ),
-        )
         registry = RegistryService(settings, reactor, daemon=daemon)
         mail = MailService(settings, reactor)
     except (config.ConfigError, StartFailed) as error:
@@ -87,29 +80,26 @@ def make(
     return whole
 
 
-def endpoints_of(settings: config.Settings) -> tuple[list[Endpoint], Any]:
+def endpoints_of(
+    settings: config.Settings, files: Mapping[str, bytes] | None = None
+) -> tuple[list[Endpoint], Any]:
     """What can be known before anything is opened: the endpoints, and the TLS context if one needs it.
 
-    StartFailed for settings that this version, or this machine, cannot serve.
+    `files` are contents, by path, that were read by a process that may read more than this one. StartFailed for
+    settings that this version, or this machine, cannot serve.
     """
-    if not settings.standalone and not settings.disable_token_auth:
-        raise StartFailed(
-            "standalone: found false, which asks for the tokens of an index; this version cannot check them and would"
-            " let everybody in; allowed is standalone: true"
-        )
-    if settings.users_file is not None:
-        raise StartFailed(
-            "users_file: this version cannot check passwords and would let everybody in; allowed is to leave it out"
-        )
     try:
+        check(access_options_of(settings), files)
         require(settings.storage.engine)
+        if settings.cache_lru is not None:
+            require_cache()
         endpoints = [parse(text) for text in settings.listen]
         tls = None
         if any(endpoint.needs_certificate for endpoint in endpoints):
             assert settings.tls_certificate is not None, "the configuration asks for it"
             assert settings.tls_key is not None, "the configuration defaults to the certificate's file"
-            tls = tls_context(settings.tls_certificate, settings.tls_key, settings.tls_client_ca)
-    except (EngineError, ListenError) as error:
+            tls = tls_context(settings.tls_certificate, settings.tls_key, settings.tls_client_ca, files)
+    except (AccessError, EngineError, ListenError) as error:
         raise StartFailed(str(error)) from None
     return endpoints, tls
 
@@ -128,23 +118,41 @@ class LogLevelService(Service):
 
 
 class RegistryService(Service):
-    """One registry with its sockets, its storage and its threads."""
+    """One registry with its sockets, its storage and its threads.
 
-    def __init__(self, settings: config.Settings, reactor: Any, *, daemon: bool = False) -> None:
+    In a process that serves alone; `worker.py` has what differs in one of several.
+    """
+
+    #: Whether this is the process that does what one process for each store does: it sweeps.
+    background = True
+
+    def __init__(
+        self,
+        settings: config.Settings,
+        reactor: Any,
+        *,
+        daemon: bool = False,
+        files: Mapping[str, bytes] | None = None,
+    ) -> None:
         self.settings = settings
         self.ports: list[IListeningPort] = []
         self._reactor = reactor
         self._daemon = daemon
-        self._endpoints, self._tls = endpoints_of(settings)
+        self._endpoints, self._tls = endpoints_of(settings, files)
+        self._restore_hangup: Callable[[], None] | None = None
         self._access_log = AccessLog(settings.access_log, daemon=daemon) if settings.access_log else None
         self.shields = Shields()
         self._pool = Pool(reactor, settings.threads)
-        self._driver = open_driver(settings.storage.engine, settings.storage.path, self._pool, reactor)
-        self.registry = Registry(self._driver, policy_of(settings), self.shields, reactor)
+        self._driver = driver_of(settings, self._pool, reactor)
+        self.registry = Registry(
+            self._driver, policy_of(settings), self.shields, reactor, self._pool, diff_queue_of(settings, reactor)
+        )
         self._sweeping = LoopingCall(lambda: Deferred.fromCoroutine(self._sweep()))
         self._sweeping.clock = reactor
         self._first_sweep: IDelayedCall | None = None
-        resource = make_resource(self.registry, web_options_of(settings))
+        access = access_options_of(settings)
+        self.guard = make_guard(access, check(access, files), self._driver, self._pool, reactor)
+        resource = make_resource(self.registry, web_options_of(settings), self.guard)
         self.site = RegistrySite(
             resource, reactor, access_log=self._access_log.write if self._access_log else None
         )
@@ -155,11 +163,20 @@ class RegistryService(Service):
     def privilegedStartService(self) -> None:
         """Open the sockets. Nobody is served before the reactor runs."""
         super().privilegedStartService()
+        self._restore_hangup = on_hangup(self._reactor, self._reopen_log)
         try:
-            for endpoint in self._endpoints:
-                self.ports.append(listen(self._reactor, endpoint, self.site, self._tls))
+            for number, endpoint in enumerate(self._endpoints):
+                self.ports.append(self._open(number, endpoint))
         except ListenError as error:
             self._fail(str(error))
+
+    def _open(self, _number: int, endpoint: Endpoint) -> IListeningPort:
+        return listen(self._reactor, endpoint, self.site, self._tls)
+
+    def _reopen_log(self) -> None:
+        """At a SIGHUP let the next line open the access log anew: somebody may have renamed its file."""
+        if self._access_log is not None:
+            self._access_log.close()
 
     def startService(self) -> None:
         """Prepare the storage, then tell what runs."""
@@ -173,8 +190,13 @@ class RegistryService(Service):
                 self._access_log.open()
         except OSError as error:
             self._fail(f"access_log: {self.settings.access_log} cannot be written: {os.strerror(error.errno or 0)}")
-        self._first_sweep = self._reactor.callLater(FIRST_SWEEP, self._sweeping.start, SWEEP_EVERY)
-        self._reactor.callWhenRunning(self._tell)
+        self.registry.v1.start()
+        if self.background:
+            self._first_sweep = self._reactor.callLater(FIRST_SWEEP, self._sweeping.start, SWEEP_EVERY)
+        self._when_started()
+
+    def _when_started(self) -> None:
+        self._reactor.callWhenRunning(self.tell)
 
     async def _sweep(self) -> None:
         try:
@@ -188,7 +210,8 @@ class RegistryService(Service):
         super().stopService()
         return Deferred.fromCoroutine(self._stop())
 
-    async def _stop(self) -> None:
+    async def stop_accepting(self) -> None:
+        """Close the ports and begin nothing new; connections go on."""
         ports, self.ports = self.ports, []
         for port in ports:
             await maybeDeferred(port.stopListening)
@@ -196,27 +219,29 @@ class RegistryService(Service):
             self._first_sweep.cancel()
         if self._sweeping.running:
             self._sweeping.stop()
+
+    async def _stop(self) -> None:
+        await self.stop_accepting()
+        await self.guard.close()
         # Uploads under way are saved as far as they came, as if their clients had left.
         self.site.cut_connections()
         await self.shields.drained(self._reactor, SHUTDOWN_SECONDS)
         if self.shields:
             _log.warn("{count} commits had not ended after {seconds} s",
                       count=len(self.shields), seconds=SHUTDOWN_SECONDS)  # fmt: skip
+        await self.registry.v1.stop()
         await self._driver.close()
         await self._pool.stop()
         if self._access_log is not None:
             self._access_log.close()
 
-    def _fail(self, line: str) -> NoReturn:
-        """End the start with one line: on the terminal, or in a daemon's log and to the twistd that waits for it."""
-        if not self._daemon:
-            # sys.stderr leads into the log by now.
-            os.write(2, f"txregistry: {line}\n".encode(errors="backslashreplace"))
-            raise SystemExit(1)
-        _log.critical("{line}", line=line)
-        raise StartFailed(line)
+        if self._restore_hangup is not None:
+            self._restore_hangup()
 
-    def _tell(self) -> None:
+    def _fail(self, line: str) -> NoReturn:
+        end_start(line, daemon=self._daemon)
+
+    def tell(self) -> None:
         """A few lines for whoever started it: what runs, where, for whom, and what to type next."""
         if not self.running:
             return
@@ -228,7 +253,8 @@ class RegistryService(Service):
         _log.info("storing in {path} ({engine})", path=settings.storage.path, engine=settings.storage.engine)
         for address, endpoint in zip(addresses, self._endpoints, strict=True):
             _log.info("listening on {address}", address=describe(address, endpoint.encrypted))
-        for line in (*settings.warnings, *unused_keys(settings), *self._exposed(addresses)):
+        told = (*settings.warnings, *unused_keys(settings), *access_warnings(settings), *self._exposed(addresses))
+        for line in told:
             _log.warn("{line}", line=line)
         _log.info("{who}", who=who_may_push(settings, self._endpoints))
         name = next(filter(None, map(registry_name, addresses)), None)
@@ -237,12 +263,28 @@ class RegistryService(Service):
 
     def _exposed(self, addresses: list[IAddress]) -> list[str]:
         """A warning for each address that is open to everybody on the network."""
+        if not self.guard.is_open:
+            return []
         return [
             f"anybody who can reach {describe(address, endpoint.encrypted)} may push and delete; listen on"
             " interface=127.0.0.1 behind a proxy that asks for passwords, or on https: with tls_client_ca"
             for address, endpoint in zip(addresses, self._endpoints, strict=True)
             if not is_local(address) and not _asks_for_certificate(self.settings, endpoint)
         ]
+
+
+def driver_of(settings: config.Settings, pool: Pool, reactor: Any) -> Any:
+    """The storage, with a cache beside it if one is configured; not yet prepared."""
+    storage, redis = settings.storage, settings.cache_lru
+    driver = open_driver(storage.engine, storage.path, pool, reactor)
+    if redis is None:
+        return driver
+    # Folders of one name on two machines are two stores.
+    machine = socket.gethostname() if "local" in (storage.engine, storage.alternate) else ""
+    places = [str(storage.keys.get(name)) for name in _PLACES]
+    store = [storage.engine, storage.alternate or "", machine, storage.path or "", *places]
+    root = str(settings.values.get("storage_path") or "")
+    return with_cache(driver, (redis.host, redis.port, redis.db, redis.password), store, root, reactor)
 
 
 def policy_of(settings: config.Settings) -> Policy:
@@ -256,13 +298,46 @@ def policy_of(settings: config.Settings) -> Policy:
     )
 
 
+def diff_queue_of(settings: config.Settings, reactor: Any) -> RedisQueue | None:
+    """The queue of diffs in the Redis of `cache`; StartFailed where the library for it is missing."""
+    if settings.cache is None:
+        return None
+    redis = settings.cache
+    try:
+        link = RedisLink(Address(redis.host, redis.port, redis.db, redis.password), 1, reactor)
+    except ImportError:
+        raise StartFailed("cache: Redis needs the package txredisapi; allowed is to install it, or no cache") from None
+    return RedisQueue(link)
+
+
 def web_options_of(settings: config.Settings) -> WebOptions:
     """What `web` reads of the settings."""
     return WebOptions(
         external_url=settings.external_url or "",
         flavor=settings.flavor,
         registry_endpoints=settings.registry_endpoints,
+        standalone=settings.standalone,
     )
+
+
+def access_options_of(settings: config.Settings) -> AccessOptions:
+    """What `auth` reads of the settings."""
+    has_index = not settings.standalone and not settings.disable_token_auth
+    return AccessOptions(
+        index_endpoint=settings.index_endpoint if has_index else None,
+        users_file=settings.users_file,
+        accounts_open=settings.accounts == "open",
+        secret_key=settings.secret_key,
+        privileged_key=settings.privileged_key,
+        privileged_require_date=settings.privileged_require_date,
+        standalone=settings.standalone,
+    )
+
+
+def access_warnings(settings: config.Settings) -> list[str]:
+    """Warnings about what is decided over access; a key that was made for this start counts as none."""
+    secret_key = settings.secret_key if "secret_key" in settings.values else None
+    return warnings(replace(access_options_of(settings), secret_key=secret_key))
 
 
 def _asks_for_certificate(settings: config.Settings, endpoint: Endpoint) -> bool:
@@ -273,6 +348,11 @@ def who_may_push(settings: config.Settings, endpoints: list[Endpoint]) -> str:
     """One line about access."""
     closed = [_asks_for_certificate(settings, endpoint) for endpoint in endpoints]
     what = "pull, push and delete" if settings.delete else "pull and push"
+    if settings.users_file is not None:
+        more = ", which anybody may get," if settings.accounts == "open" else ""
+        return f"whoever has an account of {settings.users_file}{more} may {what}; V1 clients may pull without"
+    if not settings.standalone and not settings.disable_token_auth:
+        return f"whoever has a token of {settings.index_endpoint} may do what it is for, by V1; V2 is not spoken"
     if all(closed):
         return f"whoever shows a certificate of {settings.tls_client_ca} may {what}"
     if any(closed):

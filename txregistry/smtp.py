@@ -22,6 +22,7 @@ from twisted.internet.error import ConnectError, ConnectionClosed, DNSLookupErro
 from twisted.internet.interfaces import IStreamClientEndpoint, ITCPTransport
 from twisted.internet.protocol import Factory, connectionDone
 from twisted.internet.ssl import CertificateOptions, optionsForClientTLS
+from twisted.logger import Logger
 from twisted.mail.smtp import (
     DNSNAME,
     SUCCESS,
@@ -39,6 +40,8 @@ from txregistry.listen import ListenError, tls_context
 
 #: Bounds of a delivery, in seconds: to connect, and from the beginning to the end.
 CONNECT_SECONDS, SECONDS = 10.0, 30.0
+
+_log = Logger()
 
 
 class Smtp:
@@ -67,7 +70,11 @@ class Smtp:
     async def _deliver(self, message: bytes) -> int:
         client = Client(self._mail, message, self._tls)
         await self._endpoint.connect(Factory.forProtocol(lambda: client))
-        return await client.result
+        taken = await client.result
+        if taken < len(self._mail.to_addr):
+            _log.warn("{host} took a mail for {taken} of {all} recipients only",
+                      host=self._mail.host, taken=taken, all=len(self._mail.to_addr))  # fmt: skip
+        return taken
 
 
 class Client(ESMTPClient):
@@ -135,7 +142,7 @@ class Client(ESMTPClient):
 
 
 def reason(error: BaseException) -> str:
-    """What an error of a delivery says for the log: of SMTP's only type and code, since their texts may echo a login."""
+    """What an error of a delivery says for the log: of SMTP's only type and code, since its text may echo a login."""
     kind = type(error).__name__
     if isinstance(error, SMTPClientError):
         return f"{kind}, code {error.code}"

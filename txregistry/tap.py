@@ -10,12 +10,16 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Any, ClassVar
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from twisted.application.service import IService
 from twisted.python import usage
 
 from txregistry.version import __version__
+
+if TYPE_CHECKING:
+    from txregistry import config
 
 #: What twistd calls its pid file unless told otherwise.
 _PID_FILE = "twistd.pid"
@@ -47,6 +51,13 @@ class Options(usage.Options):
             None,
             None,
             "PEM file of authorities; clients must then show a certificate of one (key: tls_client_ca).",
+        ],
+        [
+            "workers",
+            None,
+            None,
+            "Processes that serve, beside one that keeps them running: a number, or auto for one on each CPU;"
+            " default: 0, which is one process that serves by itself (key: workers).",
         ],
     ]
 
@@ -80,11 +91,47 @@ class Options(usage.Options):
         return twistd is not None and not twistd["nodaemon"]
 
 
+def settings_of(
+    options: Mapping[str, Any], environ: Mapping[str, str], cwd: str, snapshot: config.Snapshot | None = None
+) -> config.Settings:
+    """The settings that the options and the configuration ask for; config.ConfigError if they cannot be read."""
+    from txregistry import config  # noqa: PLC0415 - takes time
+
+    return config.load(
+        options["config"],
+        options["flavor"],
+        environ,
+        cwd,
+        config.Options(
+            storage_path=options["storage-path"],
+            listen=tuple(options["listen"]),
+            tls_certificate=options["tls-certificate"],
+            tls_key=options["tls-key"],
+            tls_client_ca=options["tls-client-ca"],
+            workers=options["workers"],
+        ),
+        snapshot,
+    )
+
+
 def makeService(options: Options) -> IService:
     """The registry that the options and the configuration ask for; SystemExit with one line if it cannot be."""
     # The reactor is chosen by twistd before it calls this; the rest is what takes time to import.
     from twisted.internet import reactor  # noqa: PLC0415
 
-    from txregistry.service import make  # noqa: PLC0415
+    from txregistry import config  # noqa: PLC0415
 
-    return make(options, os.environ, os.getcwd(), reactor, daemon=options.daemon)
+    cwd = os.getcwd()
+    try:
+        snapshot = config.take(options["config"], os.environ, cwd)
+        settings = settings_of(options, os.environ, cwd, snapshot)
+    except config.ConfigError as error:
+        raise SystemExit(f"txregistry: {error}") from None
+    if settings.workers == 0:
+        from txregistry import service  # noqa: PLC0415
+
+        return service.make(settings, reactor, daemon=options.daemon)
+
+    from txregistry.workers import make  # noqa: PLC0415
+
+    return make(options, settings, snapshot, cwd, reactor, daemon=options.daemon)

@@ -31,7 +31,7 @@ keys that are set:
   secret_key = ****  (common)
   storage = local  (dev)
   storage_path = /x  (dev)
-  cache = {{host: h, password: ****}}  (dev, used from a later release)
+  cache = {{host: h, password: ****}}  (dev)
 
 warnings:
   {self.folder}/config.yml: common.bugsnag: has no effect here: errors are logged, and mailed by email_exceptions

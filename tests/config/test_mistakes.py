@@ -105,6 +105,28 @@ KEYS = (
         "email_exceptions.smtp_secure.key: found an unknown key; allowed is one of keyfile, certfile;"
         " the closest known key is keyfile",
     ),
+    (
+        "smtp_host: 'h:x', from_addr: a, to_addr: b",
+        "smtp_host: found the text 'x'; allowed is a whole number from 1 to 65535",
+    ),
+    (
+        "email_exceptions: {smtp_host: ':25', from_addr: a, to_addr: b}",
+        "email_exceptions.smtp_host: found the mail server ':25'; allowed is HOST or HOST:PORT",
+    ),
+    *(
+        (
+            f"{name}: {text}",
+            f"{name}: found the text {shown}; allowed is a mail address such as ops@example.com" + more,
+        )
+        for name, more in (("from_addr", ""), ("to_addr", ""))
+        for text, shown in (
+            ("a b", "'a b'"),
+            ("ä@b", "'\\xe4@b'"),
+            ('"a@b\\nBcc: c@d"', "'a@b\\nBcc: c@d'"),
+            ("A <a@b> c", "'A <a@b> c'"),
+            ('"A\\n <a@b>"', "'A\\n <a@b>'"),
+        )
+    ),
     ("access_log: 3", 'access_log: found the number 3; allowed is "-" (in quotes), a path, or off'),
     ("s3_encrypt: 'true'", "s3_encrypt: found the text 'true'; allowed is true or false"),
     ("nodes: {h: 70000}", f"nodes: found the text 'h:70000'; {NODES}"),

@@ -6,7 +6,7 @@ import typing
 from dataclasses import fields
 
 from tests.config.helpers import ConfigCase, flavor
-from txregistry.config import Mail, Settings, Storage
+from txregistry.config import ConfigError, Mail, Settings, Storage
 
 LOCAL = "storage: local, storage_path: /srv"
 
@@ -64,7 +64,7 @@ class OriginalExamplesTests(ConfigCase):
                 keyfile=None,
                 certfile=None,
                 from_addr="docker@myself.com",
-                to_addr="my@myself.com",
+                to_addr=("my@myself.com",),
             ),
         )
 
@@ -165,6 +165,45 @@ class LaterVersionsTests(ConfigCase):
             none.warnings,
             (f"{none.source}: dev.email_exceptions: no mail is sent, as there is no smtp_host",),
         )
+
+    def test_mail_server_recipients_and_login(self) -> None:
+        def mail(keys: str) -> Settings:
+            return self.load(flavor(f"{LOCAL}, from_addr: a, {keys}"))
+
+        for host, expected in (
+            ("r", ("r", 26)),
+            ("r:587", ("r", 587)),
+            ("'::1'", ("::1", 26)),
+            ("'[::1]'", ("::1", 26)),
+            ("'[::1]:587'", ("::1", 587)),
+        ):
+            made = mail(f"to_addr: b, smtp_port: 26, smtp_host: {host}").mail
+            assert made is not None
+            self.assertEqual((made.host, made.port), expected)
+        for written, recipients in (
+            ("b", ("b",)),
+            ("'b, C <c@d>'", ("b", "C <c@d>")),
+            ("['D, E <d@e>', b]", None),
+            ("['\"D, E\" <d@e>', b]", ('"D, E" <d@e>', "b")),
+        ):
+            if recipients is None:
+                self.assertRaises(ConfigError, mail, f"smtp_host: h, to_addr: {written}")
+                continue
+            made = mail(f"smtp_host: h, to_addr: {written}").mail
+            assert made is not None
+            self.assertEqual(made.to_addr, recipients)
+        empty = mail("smtp_host: h, to_addr: []")
+        self.assertIsNone(empty.mail)
+        for keys, login, warnings in (
+            ("smtp_login: u, smtp_password: p", ("u", "p"), 0),
+            ("smtp_login: '', smtp_password: ''", (None, None), 0),
+            ("smtp_login: u", (None, None), 1),
+            ("smtp_password: p", (None, None), 1),
+        ):
+            settings = mail(f"smtp_host: h, to_addr: b, {keys}")
+            assert settings.mail is not None
+            self.assertEqual((settings.mail.login, settings.mail.password), login)
+            self.assertEqual(len([line for line in settings.warnings if "no login at the mail" in line]), warnings)
 
     def test_certificate_without_https(self) -> None:
         settings = self.load(flavor(LOCAL + ", tls_certificate: /c"))

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
+from unittest import TestCase
 
 from twisted.internet.task import Clock
 from twisted.web.resource import IResource
@@ -23,8 +26,18 @@ from txregistry.testing.agent import Agent, Response
 from txregistry.testing.pools import ImmediatePool, result_of
 from txregistry.web.app import make_resource
 
+#: Whether all is to be tried that by default is sampled.
+LONG = bool(os.environ.get("TXREGISTRY_LONG"))
+
 #: A request that has been answered: method, target, headers, body.
 Ask = Callable[..., Response]
+
+
+def memory_folder(case: TestCase) -> str:
+    """A folder for many small trees: in memory, where there is a file system for that. It goes with the test."""
+    folder = tempfile.mkdtemp(dir="/dev/shm" if os.path.isdir("/dev/shm") else None)
+    case.addCleanup(shutil.rmtree, folder)
+    return folder
 
 
 class WallClock(Clock):

@@ -215,10 +215,7 @@ def fill(ask: Ask) -> None:
 
 def missing(ask: Ask) -> list[str]:
     """What none of the requests touches, and yet is not there as it was."""
-    wrong = []
-    for data in (CONFIG, b"small"):
-        if ask("GET", f"/v2/a/blobs/{sha256(data)}").body != data:
-            wrong.append(sha256(data))
+    wrong = [sha256(data) for data in (CONFIG, b"small") if ask("GET", f"/v2/a/blobs/{sha256(data)}").body != data]
     wrong += [name for name in ("kept", sha256(MANIFEST)) if ask("GET", f"/v2/a/manifests/{name}").body != MANIFEST]
     if ask("GET", "/v2/a/manifests/moving").body not in (MANIFEST, REFERRER):
         wrong.append("moving")

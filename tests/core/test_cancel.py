@@ -9,12 +9,12 @@ from __future__ import annotations
 import gc
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.core import scenarios
-from tests.core.local_store import Ask, Store, asking, foreign_blobs, open_files
+from tests.core.local_store import Ask, Store, asking, foreign_blobs, memory_folder, open_files
 from txregistry.errors import ClientGone
 from txregistry.storage import local
 from txregistry.testing.agent import Exchange
@@ -29,7 +29,8 @@ class ClientLeaves(SynchronousTestCase):
     def setUp(self) -> None:
         # All reads by the pool, as on a network file system: then each of them is a position too.
         self.patch(local, "is_local", lambda _path: False)
-        self.template = os.path.abspath(self.mktemp())
+        self.folder = memory_folder(self)
+        self.template = f"{self.folder}/template"
         scenarios.fill(asking(Store("fresh", self.template)))
 
     def positions(self, scenario: Scenario) -> int:
@@ -45,7 +46,7 @@ class ClientLeaves(SynchronousTestCase):
 
     def leave_at(self, scenario: Scenario, position: int) -> bool:
         """Leave at this position; whether the request was still under way."""
-        root = os.path.abspath(self.mktemp())
+        root = f"{self.folder}/store"
         shutil.copytree(self.template, root)
         asked = scenario(asking(Store("fresh", root)))
         pool = ManualPool()
@@ -64,7 +65,7 @@ class ClientLeaves(SynchronousTestCase):
         shutil.rmtree(root)
         return under_way
 
-    def waits(self, store: Store, pool: ManualPool, exchange: Exchange) -> Iterator[str]:
+    def waits(self, store: Store, pool: ManualPool, exchange: Exchange) -> Generator[str, None, None]:
         """Stop wherever the server waits, until the response is there or it waits for the client alone."""
         quiet = 0
         yield "the request has arrived"
@@ -93,7 +94,8 @@ class ClientLeaves(SynchronousTestCase):
     def try_all(self, least: int, *scenarios: Scenario) -> None:
         tried = {scenario.__name__: self.positions(scenario) for scenario in scenarios}
         total = sum(tried.values())
-        print(f"clients that left: {total} positions ({', '.join(f'{n} {c}' for n, c in tried.items())}), foreign bytes 0")
+        each = ", ".join(f"{name} {count}" for name, count in tried.items())
+        print(f"clients that left: {total} positions ({each}), foreign bytes 0")
         self.assertGreater(total, least, tried)
 
     def test_a_blob_in_one_put(self) -> None:

@@ -210,7 +210,9 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: self.sessions)
     @rule(worker=workers, data=st.data(), chosen=pieces, place=st.sampled_from(["untold", "right", "gap"]))
     def append(self, worker: int, data: st.DataObject, chosen: str, place: str) -> None:
-        session, piece = self.a_session(data), PIECES[chosen]
+        self.append_to(self.a_session(data), worker, PIECES[chosen], place)
+
+    def append_to(self, session: Session, worker: int, piece: bytes, place: str) -> None:
         first = len(session.data) + (place == "gap")
         told = place != "untold" and piece != b""
         headers = {"Content-Range": f"{first}-{first + len(piece) - 1}"} if told else {}
@@ -226,7 +228,9 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: self.sessions)
     @rule(worker=workers, data=st.data(), chosen=pieces, good=mostly, algorithm=algorithms)
     def finish(self, worker: int, data: st.DataObject, chosen: str, good: bool, algorithm: str) -> None:
-        session, piece = self.a_session(data), PIECES[chosen]
+        self.finish_one(self.a_session(data), worker, PIECES[chosen], good, algorithm)
+
+    def finish_one(self, session: Session, worker: int, piece: bytes, good: bool, algorithm: str) -> None:
         whole = session.data + piece
         digest = str(Digest.of(whole if good else whole + b"!", algorithm))
         response = self.ask(worker, "PUT", f"{session.url}?digest={digest}", body=piece)
@@ -239,7 +243,9 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: self.sessions)
     @rule(worker=workers, data=st.data())
     def cancel(self, worker: int, data: st.DataObject) -> None:
-        session = self.a_session(data)
+        self.cancel_one(self.a_session(data), worker)
+
+    def cancel_one(self, session: Session, worker: int) -> None:
         if self.was_let_in(session, self.ask(worker, "DELETE", session.url), 204):
             session.ended = True
 
@@ -247,7 +253,9 @@ class Machine(RuleBasedStateMachine):
     @rule(worker=workers, data=st.data(), chosen=pieces, cut=st.integers(0, 3))
     def stall(self, worker: int, data: st.DataObject, chosen: str, cut: int) -> None:
         """Begin a PATCH, and send a part of its body."""
-        session, piece = self.a_session(data), PIECES[chosen]
+        self.stall_in(self.a_session(data), worker, PIECES[chosen], cut)
+
+    def stall_in(self, session: Session, worker: int, piece: bytes, cut: int) -> None:
         if session.ended or session.busy is not None or not piece:
             return
         exchange = self.workers[worker].agent.start("PATCH", session.url, length=len(piece) + 1)
@@ -262,7 +270,9 @@ class Machine(RuleBasedStateMachine):
     @rule(data=st.data())
     def wake(self, data: st.DataObject) -> None:
         """Let a stalled request send the rest."""
-        one = data.draw(st.sampled_from(self.stalled))
+        self.wake_one(data.draw(st.sampled_from(self.stalled)))
+
+    def wake_one(self, one: Stalled) -> None:
         self.stalled.remove(one)
         one.exchange.send(one.left)
         response = result_of(one.exchange.response)
@@ -279,10 +289,46 @@ class Machine(RuleBasedStateMachine):
     @rule(data=st.data(), worker=workers)
     def leave(self, data: st.DataObject, worker: int) -> None:
         """Lose the connection of a stalled request: what had arrived is kept."""
-        one = data.draw(st.sampled_from(self.stalled))
+        self.leave_one(data.draw(st.sampled_from(self.stalled)), worker)
+
+    def leave_one(self, one: Stalled, worker: int) -> None:
         self.drop(one)
         if not one.overtaken:
             self.has_offset(one.session, self.ask(worker, "GET", one.session.url))
+
+    @rule(
+        name=names,
+        both=st.tuples(workers, workers),
+        chosen=st.sampled_from(["small", "large"]),
+        cut=st.integers(1, 3),
+        seconds=st.sampled_from([0.5, 6.0]),
+        other=st.sampled_from(["append", "finish", "cancel", "nothing"]),
+        end=st.sampled_from(["wake", "leave", "crash", "nothing"]),
+    )
+    def contend(
+        self, name: str, both: tuple[int, int], chosen: str, cut: int, seconds: float, other: str, end: str
+    ) -> None:
+        """One request stalls, time passes, another one wants the session, and the first one ends somehow."""
+        first, second = both
+        self.start_session(first, name)
+        session = self.sessions[-1]
+        self.append_to(session, second, b"begun", "right")
+        self.stall_in(session, first, PIECES[chosen], cut)
+        stalled = self.stalled[-1]
+        self.wait(seconds)
+        if other == "append":
+            self.append_to(session, second, b"second", "right")
+        elif other == "finish":
+            self.finish_one(session, second, b"second", True, "sha256")
+        elif other == "cancel":
+            self.cancel_one(session, second)
+        if end == "wake":
+            self.wake_one(stalled)
+        elif end == "leave":
+            self.leave_one(stalled, second)
+        elif end == "crash":
+            self.crash(first)
+        self.finish_one(session, second, b"end", True, "sha256")
 
     # -- manifests ------------------------------------------------------------------------------------------------
 

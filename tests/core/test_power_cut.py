@@ -7,15 +7,13 @@ sample of the moments is tried; TXREGISTRY_LONG=1 in the environment asks for al
 
 from __future__ import annotations
 
-import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.core.local_store import Ask, Store, asking, foreign_blobs
+from tests.core.local_store import LONG, Ask, Store, asking, foreign_blobs, memory_folder
 from tests.web.v2.base import OCI_INDEX, OCI_MANIFEST, image, index, sha256
 from txregistry.concurrency import start
 from txregistry.core.registry import Registry
@@ -24,8 +22,6 @@ from txregistry.model.digest import Digest
 from txregistry.model.names import RepositoryName, parse_reference
 from txregistry.testing.faults import SYNCS, CrashState, RecordingDisk, _states_at
 from txregistry.testing.pools import result_of
-
-LONG = bool(os.environ.get("TXREGISTRY_LONG"))
 
 CONFIG, FIRST, SECOND, GOING = b"{}", b"first layer" * 100, b"second layer" * 200, b"a layer that goes"
 OLD = image(CONFIG, [FIRST])
@@ -148,9 +144,7 @@ def look(registry: Registry, key: Key) -> Value:
 
 class PowerCutTests(SynchronousTestCase):
     def setUp(self) -> None:
-        # The trees are many and small: in memory, where there is a file system for that.
-        self.folder = tempfile.mkdtemp(dir="/dev/shm" if os.path.isdir("/dev/shm") else None)
-        self.addCleanup(shutil.rmtree, self.folder)
+        self.folder = memory_folder(self)
         self.found = f"{self.folder}/found"
 
     def record(self, without: str | None = None) -> RecordingDisk:
@@ -190,7 +184,9 @@ class PowerCutTests(SynchronousTestCase):
                 wrong.append(f"{key}: {_short(found)}, not {' or '.join(map(_short, values))}")
         if retry and under_way is not None and not wrong:
             under_way.run(asking(store))
-            wrong += [f"after a retry {key}" for key, value in under_way.then.items() if look(store.registry, key) != value]
+            wrong += [
+                f"after a retry {key}" for key, value in under_way.then.items() if look(store.registry, key) != value
+            ]
             wrong += [f"foreign bytes in {digest} after a retry" for digest in foreign_blobs(self.found)]
         return wrong
 

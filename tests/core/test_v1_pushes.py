@@ -73,12 +73,14 @@ class Worker:
 
     def __init__(self, contents: Contents, stepped: bool = True) -> None:
         self.waiting: deque[Callable[[], None]] = deque()
+        self.steps = 0
         inner = MemoryDriver(Clock(), contents=contents)
         driver: Any = Steps(inner, self.waiting) if stepped else inner
         self.v1 = Registry(driver, Policy(), Shields(), Clock()).v1
 
     def step(self) -> bool:
         if self.waiting:
+            self.steps += 1
             self.waiting.popleft()()
             return True
         return False
@@ -164,9 +166,56 @@ class Pushes(SynchronousTestCase):
             self.assertEqual(client.outcome, "pushed")
             self.assertGreater(steps, 20)
 
+    def test_one_that_sleeps_at_any_step_while_another_pushes(self) -> None:
+        """It wakes up when all is over, and can only find that out."""
+        data = image_json(A)
+        packed = gzip.compress(LAYER, mtime=0)
+
+        async def same(v1: Any, name: str) -> None:
+            await v1.images.push_json(IMAGE, data, None)
+
+        async def other(v1: Any, name: str) -> None:
+            await v1.images.push_json(IMAGE, image_json(A, comment="other"), simple(data, packed))
+
+        async def layer(v1: Any, name: str) -> None:
+            await v1.layers.push(IMAGE, Body(packed), name)
+
+        async def checksum(v1: Any, name: str) -> None:
+            await v1.layers.push_checksum(IMAGE, Sent(simple(data, packed), None), name)
+
+        for act in (same, other, layer, checksum):
+            for begun in (False, True):
+                for steps in range(200):
+                    self.setUp()
+                    awake, asleep = Worker(self.contents, stepped=False), Worker(self.contents)
+                    name = ""
+                    if begun or act in (layer, checksum):
+                        name = result_of(start(awake.v1.images.push_json(IMAGE, data, None)))
+                    if act is checksum:
+                        name = result_of(start(awake.v1.layers.push(IMAGE, Body(packed), name)))
+                    ended = start(act(asleep.v1, name))
+                    while asleep.step() and asleep.steps < steps:
+                        pass
+                    client = Client(awake, data, LAYER, "simple")
+                    self.assertTrue(client.content, (act, steps, client.outcome))
+                    self.assertTrue(self.look(), (act, steps))
+                    before = self.contents.objects[f"images/{A}/layer"].data
+                    over = not asleep.waiting
+                    while asleep.step():
+                        if not self.look():
+                            self.assertIn(f"images/{A}/_inprogress", self.contents.objects)
+                    self.assertTrue(self.look(), (act, steps))
+                    self.assertEqual(self.contents.objects[f"images/{A}/layer"].data, before)
+                    self.assertEqual([path for path in self.contents.objects if "/attempts/" in path], [])
+                    ended.addErrback(lambda failure: failure.trap(V1Error))
+                    self.successResultOf(ended)
+                    if over:
+                        break
+                self.assertTrue(over, "more steps than were tried")
+
     @given(
         st.integers(0, 2**32),
-        st.sampled_from([0.5, 0.2, 0.05]),
+        st.sampled_from([0.5, 0.1, 0.02]),
         st.tuples(*[st.sampled_from(["announced", "simple", "tarsum"])] * 2),
         st.booleans(),
         st.booleans(),
@@ -206,4 +255,62 @@ class Pushes(SynchronousTestCase):
             if same_json:
                 self.assertTrue(all(client.content for client in clients), outcomes)
             self.assertIn("pushed", outcomes)
+            self.assertTrue(self.look())
         self.end(clients)
+
+    @given(
+        st.integers(0, 2**32),
+        st.sampled_from([0.7, 0.3]),
+        st.booleans(),
+        st.lists(st.one_of(st.none(), st.integers(0, 40)), min_size=3, max_size=3),
+    )
+    @settings(deadline=None, derandomize=True, max_examples=600)
+    def test_two_checksums_and_a_json_at_once(self, seed, switching, other, deaths) -> None:
+        """Two layers wait, and their checksums come at one time, with a JSON, perhaps another one."""
+        self.setUp()
+        data = image_json(A)
+        before = Worker(self.contents, stepped=False).v1
+        result_of(start(before.images.push_json(IMAGE, data, None)))
+        layers = [LAYER, gzip.compress(LAYER, mtime=0)]
+        names = [result_of(start(before.layers.push(IMAGE, Body(layer), None))) for layer in layers]
+        workers = [Worker(self.contents) for _ in range(3)]
+        again = image_json(A, comment="another") if other else data
+        outcomes: list[str | None] = [None, None, None]
+
+        async def ask(n: int) -> None:
+            try:
+                if n == 2:
+                    await workers[n].v1.images.push_json(IMAGE, again, None)
+                else:
+                    sent = Sent(simple(data, layers[n]), None)
+                    await workers[n].v1.layers.push_checksum(IMAGE, sent, names[n])
+                outcomes[n] = "done"
+            except V1Error as error:
+                outcomes[n] = error.message
+
+        for n in range(3):
+            start(ask(n))
+        chance = Random(seed)
+        turn = 0
+        taken = [0, 0, 0]
+        moving = {0, 1, 2}
+        while moving:
+            if turn not in moving or chance.random() < switching:
+                turn = chance.choice(sorted(moving))
+            limit = deaths[turn]
+            taken[turn] += 1
+            if (limit is not None and taken[turn] > limit) or not workers[turn].step():
+                moving.discard(turn)
+            self.look()
+        finishers = [n for n in range(2) if outcomes[n] == "done"]
+        self.assertLessEqual(len(finishers), 1)
+        if finishers and deaths == [None, None, None]:
+            self.assertTrue(self.look(), "a mark was left")
+        if finishers:
+            result_of(start(before.images.info(IMAGE)))
+            self.assertTrue(self.look())
+            self.assertEqual(self.contents.objects[f"images/{A}/layer"].data, layers[finishers[0]])
+        if deaths == [None, None, None]:
+            self.assertNotIn(None, outcomes)
+            if not other:
+                self.assertEqual(len(finishers), 1, outcomes)

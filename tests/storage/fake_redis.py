@@ -161,13 +161,13 @@ class FakeLink:
 class World:
     """Nodes over one store and one Redis."""
 
-    def __init__(self, lives: Lives = Lives(), root: str = "/prod") -> None:
+    def __init__(self, lives: Lives | None = None, root: str = "/prod") -> None:
         self.clock = Clock()
         self.clock.advance(1000)
         self.redis = FakeRedis(self.clock)
         self.stage = Stage()
         self.contents = Contents()
-        self.lives = lives
+        self.lives = lives or Lives()
         self.root = root
 
     def cache(self, actor: str = "", **more: Any) -> RedisCache:

@@ -2,9 +2,10 @@
 
 import contextlib
 import itertools
+from functools import partial
 from typing import Any
 
-from twisted.internet.defer import Deferred, ensureDeferred
+from twisted.internet.defer import Deferred, ensureDeferred, fail
 from twisted.logger import LogLevel, capturedLogs
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface.verify import verifyObject
@@ -93,12 +94,13 @@ class InterfaceTests(SynchronousTestCase):
         verifyObject(IStorageDriver, driver.cached)
 
     def test_what_the_driver_below_offers(self):
-        driver = World().node()
+        world = World()
+        driver = world.node()
         self.assertTrue(IProvesFresh.providedBy(driver))
         self.assertFalse(ISweeps.providedBy(driver))
         self.assertFalse(IRedirects.providedBy(driver))
         result_of(driver.put("a", b"1"))
-        self.assertEqual(IProvesFresh(driver).stamp("a"), MemoryDriver.stamp(driver._inner, "a"))
+        self.assertEqual(IProvesFresh(driver).stamp("a"), MemoryDriver(contents=world.contents).stamp("a"))
 
     def test_a_stamp_says_nothing_of_what_is_cached(self):
         self.assertFalse(IProvesFresh.providedBy(World().node().cached))
@@ -151,6 +153,25 @@ class KeyTests(SynchronousTestCase):
         result_of(self.world.node().cached.read(f"{IMAGE}/json", 10))
         (key,) = (key for key in self.keys() if key.startswith(b"cache_path:"))
         self.assertEqual(self.world.redis.data[key][1], self.world.clock.seconds() + self.world.lives.long)
+
+    def test_whether_it_is_finished_is_no_condition_of_serving_it(self):
+        for verb in ("stat", "read"):
+            world = World()
+            driver = world.node()
+            result_of(driver.put(f"{IMAGE}/json", b"{}"))
+            world.clock.advance(world.lives.guard)
+            calls: list[str] = []
+            original = getattr(driver._inner, verb)
+
+            def failing(original: Any, calls: list[str], fails_at: int, path: str, *more: Any) -> Any:
+                calls.append(path)
+                return fail(Unavailable(path)) if len(calls) == fails_at else original(path, *more)
+
+            fails_at = {"stat": 1, "read": 2}[verb]
+            self.patch(driver._inner, verb, partial(failing, original, calls, fails_at))
+            self.assertEqual(result_of(driver.cached.read(f"{IMAGE}/json", 10))[0], b"{}")
+            self.assertEqual(len(calls), fails_at)
+            self.assertTrue(all(not key.startswith(b"cache_path:") for key in world.redis.data))
 
     def test_lives(self):
         short, long = self.world.lives.short, self.world.lives.long
@@ -205,7 +226,9 @@ class KeyTests(SynchronousTestCase):
             key = b"cache_path:/prod" + path.encode()
             for change in ("put", "remove"):
                 self.world.redis.data[key] = (b"old", None)
-                result_of(self.world.node().put(path, b"1") if change == "put" else self.world.node().remove(path))
+                node = self.world.node()
+                changing: Deferred[Any] = node.put(path, b"1") if change == "put" else node.remove(path)
+                result_of(changing)
                 self.assertNotIn(key, self.world.redis.data, (path, change))
 
     def test_entries_without_a_life_are_not_believed(self):
@@ -271,9 +294,9 @@ class DeleteTests(SynchronousTestCase):
         self.failureResultOf(world.node().cached.read(LINK, 10), NotFound)
         result_of(driver.put(V1_TAG, b"new"))
         self.assertEqual(result_of(world.node().cached.read(V1_TAG, 10))[0], b"new")
-        partial = result_of(driver.partial("docker/registry/v2/repositories/a/_uploads/u", create=True))
-        result_of(partial.write([b"committed"], 0))
-        result_of(partial.commit("a/b"))
+        upload = result_of(driver.partial("docker/registry/v2/repositories/a/_uploads/u", create=True))
+        result_of(upload.write([b"committed"], 0))
+        result_of(upload.commit("a/b"))
         self.assertEqual(result_of(world.node().cached.read("a/b", 10))[0], b"committed")
 
     def test_a_failed_change_is_told_too(self):
@@ -283,7 +306,7 @@ class DeleteTests(SynchronousTestCase):
         driver = world.node()
 
         def put(path: str, data: bytes, *_: Any) -> Deferred[Any]:
-            result_of(MemoryDriver.put(driver._inner, path, data))
+            result_of(MemoryDriver(world.clock, contents=world.contents).put(path, data))
             raise Unavailable(path)
 
         self.patch(driver._inner, "put", put)
@@ -313,7 +336,7 @@ class InterleavingTests(SynchronousTestCase):
         orders = 0
 
         def make() -> World:
-            world = World()
+            world = World(Lives(guard=2.0))
             if before is not None:
                 result_of(world.node().put(path, before))
                 world.clock.advance(world.lives.guard)
@@ -357,12 +380,12 @@ class InterleavingTests(SynchronousTestCase):
             return None
 
     def test_put(self):
-        for path in (LINK, V1_TAG):
-            self.assertEqual(self.run_all(path, b"old", lambda node: node.put(path, b"new")), 0)
+        self.assertEqual(self.run_all(LINK, b"old", lambda node: node.put(LINK, b"new")), 0)
+        self.assertEqual(self.run_all(V1_TAG, b"old", lambda node: node.put(V1_TAG, b"new")), 0)
 
     def test_remove(self):
-        for path in (LINK, V1_TAG):
-            self.assertEqual(self.run_all(path, b"old", lambda node: node.remove(path)), 0)
+        self.assertEqual(self.run_all(LINK, b"old", lambda node: node.remove(LINK)), 0)
+        self.assertEqual(self.run_all(V1_TAG, b"old", lambda node: node.remove(V1_TAG)), 0)
 
     def test_remove_of_a_directory(self):
         self.assertEqual(self.run_all(LINK, b"old", lambda node: node.remove(TAG)), 0)
@@ -380,8 +403,8 @@ class InterleavingTests(SynchronousTestCase):
 
     def test_a_reader_slower_than_the_guard_leaves_an_old_value_for_a_life_at_most(self):
         """Without this the tests above would prove nothing of lives: here old values do get into Redis."""
-        self.assertGreater(self.run_all(LINK, b"old", lambda node: node.put(LINK, b"new"), pause=11.0), 0)
-        self.assertGreater(self.run_all(LINK, b"old", lambda node: node.remove(LINK), pause=11.0), 0)
+        self.assertGreater(self.run_all(LINK, b"old", lambda node: node.put(LINK, b"new"), pause=3.0), 0)
+        self.assertGreater(self.run_all(LINK, b"old", lambda node: node.remove(LINK), pause=3.0), 0)
 
     def test_a_checksum_whose_key_cannot_be_guarded(self):
         path = f"{IMAGE}/_checksum"
@@ -398,7 +421,7 @@ class InterleavingTests(SynchronousTestCase):
             await node.remove(f"{IMAGE}/_inprogress")
 
         self.run_all(path, None, push)
-        self.run_all(path, None, push, pause=11.0)
+        self.run_all(path, None, push, pause=3.0)
 
 
 class OutageTests(SynchronousTestCase):
@@ -446,6 +469,31 @@ class OutageTests(SynchronousTestCase):
         self.clock.advance(0.25)
         result_of(putting)
         result_of(driver.put(LINK, b"2"))
+
+    def test_a_key_whose_change_is_under_way_is_not_asked_for(self):
+        filled(self.world, LINK, b"old")
+        driver = self.world.node()
+        self.world.redis.answers = False
+        putting = driver.put(LINK, b"new")
+        self.assertNoResult(putting)
+        self.assertEqual(result_of(driver.cached.read(LINK, 10))[0], b"new")
+        self.world.redis.wake()
+        result_of(putting)
+
+    def test_what_changed_while_it_was_gone_is_told_when_it_is_back(self):
+        filled(self.world, LINK, b"old")
+        filled(self.world, V1_TAG, b"old")
+        driver = self.world.node()
+        self.world.redis.alive = False
+        result_of(driver.cached.read(LINK, 10))
+        result_of(driver.put(LINK, b"new"))
+        result_of(driver.remove(V1_TAG))
+        self.world.redis.alive = True
+        self.clock.pump([0.5, 0.1])
+        self.assertTrue(driver._cache.usable([b"any"]))
+        for node in (driver, self.world.node()):
+            self.assertEqual(self.read(node), b"new")
+            self.failureResultOf(node.cached.read(V1_TAG, 10), NotFound)
 
     def test_a_cancelled_put_is_told_all_the_same(self):
         filled(self.world, LINK, b"old")
@@ -499,7 +547,7 @@ class OutageTests(SynchronousTestCase):
             self.assertEqual(result_of(reading)[0], b"old")
             result_of(putting)
             self.clock.pump([0.25] * 12)
-            world.redis.wake(lambda late, number=number: permuted(late, number))
+            world.redis.wake(partial(permuted, number))
             for _ in range(70):
                 for node in (one, two, world.node()):
                     if self.read(node) != b"new":
@@ -611,7 +659,7 @@ class OutageTests(SynchronousTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
 
-def permuted(items: list[Any], number: int) -> list[Any]:
+def permuted(number: int, items: list[Any]) -> list[Any]:
     """One of the orders of a few items."""
     orders = itertools.permutations(items)
     return list(next(itertools.islice(orders, number * 7 % 24, None), tuple(items)))

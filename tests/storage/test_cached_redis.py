@@ -1,17 +1,18 @@
 """The cache with a real redis-server, which is killed, paused and filled while it is in use."""
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
-from twisted.logger import capturedLogs
+from twisted.logger import LogLevel, capturedLogs, formatEvent
 from twisted.trial.unittest import TestCase
 
 from tests.clients.tools import missing
-from tests.storage.redis_server import RedisServer
+from tests.services.redis import RedisServer
 from txregistry.concurrency import start
 from txregistry.errors import NotFound
 from txregistry.interfaces import IStorageDriver
@@ -44,7 +45,7 @@ class WithRedis(TestCase):
             raise missing("txredisapi is not installed") from None
         self.server = RedisServer(*self.options, password=self.password)
         self.addCleanup(self.server.stop)
-        self.contents = Contents()
+        self.store = Contents()
 
     async def node(self, lives: Lives = LIVES, root: str = "/prod", **more: Any) -> CachedDriver:
         """A driver with connections of its own, which are up."""
@@ -59,7 +60,7 @@ class WithRedis(TestCase):
             retry=(0.02, 0.1),
             lifeless=keys.originals,
         )
-        driver = CachedDriver(MemoryDriver(clock, contents=self.contents), cache, keys, clock)
+        driver = CachedDriver(MemoryDriver(clock, contents=self.store), cache, keys, clock)
         driver.prepare()
         self.addCleanup(driver.close)
         return driver
@@ -71,18 +72,28 @@ class WithRedis(TestCase):
 
 
 class SuiteTests(DriverSuite, WithRedis):
-    """The driver suite; lives are those of production."""
+    """The driver suite, reading through Redis."""
+
+    def setUp(self):
+        super().setUp()
+        return start(self.connect())
+
+    async def connect(self) -> None:
+        lives = Lives(guard=0.001)
+        self.nodes = [await self.node(lives), await self.node(lives)]
+        await self.until(lambda: all(node._cache.usable([]) for node in self.nodes))
 
     def make_driver(self) -> IStorageDriver:
-        return self.sibling(None)
+        self.store.objects.clear()
+        self.store.growing.clear()
+        self.server.ask("FLUSHALL")
+        return self.nodes[0].cached
 
     def sibling(self, driver: Any) -> IStorageDriver:
-        nodes: list[CachedDriver] = []
-        start(self.node(Lives())).addCallback(nodes.append)
-        return nodes[0].cached
+        return self.nodes[1].cached
 
     async def stall(self, driver: Any, path: str) -> None:
-        self.contents.growing[path].modified -= 6
+        self.store.growing[path].modified -= 6
 
 
 class ServedTests(WithRedis):
@@ -94,7 +105,7 @@ class ServedTests(WithRedis):
             version = await one.put(path, data)
             await sleep(0.1)
             await one.cached.read(path, 1 << 20)
-            del self.contents.objects[path]
+            del self.store.objects[path]
             self.assertEqual(await two.cached.read(path, 1 << 20), (data, version))
             with self.assertRaises(NotFound):
                 await two.read(path, 1 << 20)
@@ -148,7 +159,9 @@ class PasswordTests(WithRedis):
             self.assertEqual((await driver.cached.read(TAG.format(1), 10))[0], b"1")
             await sleep(0.3)
         self.assertFalse(driver._cache.usable([]))
-        self.assertNotIn("wrong battery", str(events))
+        self.assertNotIn("battery", str(events))
+        (warning,) = [event for event in events if event["log_level"] == LogLevel.warn]
+        self.assertIn("could not auth", formatEvent(warning))
 
     async def test_killed_while_signing_in(self):
         """Whenever it dies, it is found again."""
@@ -176,7 +189,7 @@ class TroubleTests(WithRedis):
         """Put, or remove, and note the time at which it was acknowledged."""
         value: bytes | None = b"%d" % number
         try:
-            if number % 5 == 4 and path in self.contents.objects:
+            if number % 5 == 4 and path in self.store.objects:
                 value = None
                 await node.remove(path)
             else:
@@ -186,7 +199,7 @@ class TroubleTests(WithRedis):
         self.history.setdefault(path, []).append((self.now(), value))
 
     async def look(self, node: CachedDriver, path: str) -> None:
-        """Read as clients do. An old value is too old if its successor was acknowledged a life before the read began."""
+        """Read as clients do. A value is too old if its successor was acknowledged a life before the read began."""
         begun = self.now()
         try:
             seen: bytes | None = (await node.cached.read(path, 1000))[0]
@@ -197,9 +210,7 @@ class TroubleTests(WithRedis):
             return
         self.reads += 1
         changes = self.history.get(path, [])
-        following = [
-            later for (_, value), (later, _) in zip(changes, changes[1:], strict=False) if value == seen
-        ]
+        following = [later for (_, value), (later, _) in pairwise(changes) if value == seen]
         current = bool(changes) and changes[-1][1] == seen
         if seen is not None and not current and following and begun - max(following) > LIVES.short:
             self.too_old += 1

@@ -7,8 +7,9 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from txregistry.config.engines import ENGINES
-from txregistry.interfaces import IStorageDriver
-from txregistry.storage.factory import EngineError, open_driver, require
+from txregistry.interfaces import ICaches, IProvesFresh, IStorageDriver
+from txregistry.storage import factory
+from txregistry.storage.factory import EngineError, open_driver, require, require_cache, with_cache
 from txregistry.storage.pool import Pool
 
 
@@ -32,3 +33,22 @@ class FactoryTests(SynchronousTestCase):
 
     def test_the_extra_is_named(self):
         self.assertIn("extra 's3'", str(self.assertRaises(EngineError, require, "s3")))
+
+
+class CacheTests(SynchronousTestCase):
+    def test_beside_local_storage(self):
+        reactor: Any = MemoryReactorClock()
+        pool = Pool(reactor)
+        self.addCleanup(pool.stop)
+        local = open_driver("local", self.mktemp(), pool, reactor)
+        driver = with_cache(local, ("127.0.0.1", 6380, 0, None), ["local", "machine"], "/srv", reactor)
+        verifyObject(IStorageDriver, driver)
+        verifyObject(ICaches, driver)
+        self.assertFalse(IProvesFresh.providedBy(driver))
+        local.prepare()
+        prepared = with_cache(local, ("h", 1, 0, None), [], "", reactor)
+        self.assertEqual(IProvesFresh.providedBy(prepared), IProvesFresh.providedBy(local))
+
+    def test_without_its_library(self):
+        self.patch(factory, "find_spec", lambda name: None)
+        self.assertIn("extra 'redis'", str(self.assertRaises(EngineError, require_cache)))

@@ -1,4 +1,4 @@
-"""Accounts of this registry: whether a name and a password belong together, and new ones for those who may have them."""
+"""Accounts of this registry: whether a name and a password belong together, and new ones for who may have them."""
 
 from __future__ import annotations
 

@@ -77,13 +77,13 @@ class Facts:
 
 
 class By(Enum):
-    """What a request was allowed by."""
+    """What a request was allowed by: by being open to anybody, by the privileged key, ..., by an account's password."""
 
-    ANYBODY = "nobody is kept out"
-    SIGNATURE = "the privileged key"
-    SESSION = "a session"
-    TOKEN = "a token"
-    ACCOUNT = "a name and its password"
+    ANYBODY = auto()
+    SIGNATURE = auto()
+    SESSION = auto()
+    TOKEN = auto()
+    ACCOUNT = auto()
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,27 +7,28 @@ a repository and an access, and of images those that the index says the reposito
 
 from __future__ import annotations
 
-import secrets
-import string
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-from txregistry.auth.accounts import Accounts
 from txregistry.auth.facts import By, Facts, Grant, Kind, Refused
 from txregistry.auth.image_lists import ImageLists, Images
-from txregistry.auth.index import Index
 from txregistry.auth.sessions import CLEAR, COOKIE, Session, Sessions
 from txregistry.auth.signatures import Signatures
-from txregistry.auth.tokens import Token, allows_method
+from txregistry.auth.tokens import Token, allows_method, random_token, token_text
 from txregistry.errors import V1Error
-from txregistry.model.v1.image import check_listed, parse_parent
-from txregistry.model.v1.names import ImageId, V1Repository
+from txregistry.model.v1.image import ImageJson, check_listed
+from txregistry.model.v1.names import V1Repository
 
-_ALPHABET = string.ascii_uppercase + string.digits
+if TYPE_CHECKING:
+    from txregistry.auth.accounts import Accounts
+    from txregistry.auth.index import Index
+
 _CLASSES = {"GET": "read", "HEAD": "read", "PUT": "write", "POST": "write", "DELETE": "delete"}
 
-BASIC = 'Basic realm="txregistry"'
-TOKEN = "Token"
+#: What a refused client is told to come with.
+BASIC_CHALLENGE = 'Basic realm="txregistry"'
+INDEX_CHALLENGE = "Token"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,8 @@ class Guard:
         self.accounts = parts.accounts
         #: Whether nobody is kept out.
         self.is_open = parts.index is None and parts.accounts is None
+        #: Whether it can decide over V2, whose clients have no tokens of an index.
+        self.knows_v2 = parts.index is None
 
     async def allow(self, facts: Facts) -> Grant:
         """Let a request go on, or raise Refused; UpstreamUnavailable if it cannot be known, StorageError."""
@@ -63,32 +66,45 @@ class Guard:
         cookie = facts.cookie(COOKIE)
         session = None if cookie is None else self._parts.cookies.open(cookie)
         grant = None if session is None else await self._by_session(facts, session)
-        grant = grant or await self._by_token(facts) or await self._by_password(facts)
+        if grant is None or not _lists(grant, facts):
+            grant = await self._by_token(facts) or await self._by_password(facts) or grant
         if grant is not None:
             return grant
         clear = CLEAR if cookie is not None and session is None else None
-        raise Refused(TOKEN if self.accounts is None else BASIC, clear)
+        raise Refused(INDEX_CHALLENGE if self.accounts is None else BASIC_CHALLENGE, clear)
 
-    async def check_push(self, grant: Grant, image: ImageId, data: bytes) -> None:
-        """Whether a push of an image with this JSON may begin; V1Error, with the texts of old servers.
+    async def allow_v2(self, facts: Facts) -> Grant:
+        """Let a request of V2 go on, or raise Refused.
+
+        A password is asked for even to read: V2's clients show theirs only if they had to from the first request on.
+        """
+        if self._is_signed(facts):
+            return Grant(By.SIGNATURE)
+        if self.is_open:
+            return Grant(By.ANYBODY)
+        grant = await self._by_password(facts)
+        if grant is None:
+            raise Refused(BASIC_CHALLENGE)
+        return grant
+
+    async def check_push(self, grant: Grant, image: ImageJson) -> None:
+        """Whether the push of an image may begin; V1Error, with the texts of old servers.
 
         The image, and its parent, have to be of the repository that was granted: whoever could build on any image
         could read its ancestors.
         """
         if grant.listed is None:
             return
-        check_listed(image, grant.listed)
-        parent = parse_parent(data)
-        if parent is not None and not await self._parts.lists.reaches(grant.listed, parent.text):
+        check_listed(image.image_id, grant.listed)
+        if image.parent is not None and not await self._parts.lists.reaches(grant.listed, image.parent.text):
             raise V1Error(message="Image depends on a non existing parent")
 
     def token(self, grant: Grant, repository: V1Repository, access: str) -> str:
         """A token of ours, for clients that do not go on without: with accounts it is good for whoever has one."""
         if self.accounts is None or grant.user is None:
-            signature = "".join(secrets.choice(_ALPHABET) for _ in range(16))
-        else:
-            signature = self._parts.tokens.seal(self._parts.tokens.new(repository, access, grant.user))
-        return f'Token signature={signature},repository="{repository}",access={access}'
+            return random_token(repository, access)
+        sealed = self._parts.tokens.seal(self._parts.tokens.new(repository, access, grant.user))
+        return token_text(sealed, repository, access)
 
     async def close(self) -> None:
         """Let go of connections."""
@@ -167,3 +183,8 @@ class Guard:
     async def _covers(self, listed: Images, facts: Facts) -> bool:
         image = facts.image_id or ""
         return await self._parts.lists.reaches(listed, image) if facts.reads else image in listed
+
+
+def _lists(grant: Grant, facts: Facts) -> bool:
+    """False if the push of an image begins that is not of the session's repository: its token may be for another."""
+    return not facts.begins_image or grant.listed is None or facts.image_id in grant.listed

@@ -12,7 +12,8 @@ from collections import OrderedDict
 from typing import Any, cast
 from urllib.parse import quote
 
-from twisted.internet.defer import CancelledError, Deferred, DeferredSemaphore, TimeoutError
+from twisted.internet.defer import CancelledError, Deferred, DeferredSemaphore
+from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.error import ConnectionDone
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
@@ -63,7 +64,9 @@ class Index:
         self._asking: dict[bytes, list[Deferred[Images | None]]] = {}
         self._slots = DeferredSemaphore(_AT_ONCE)
 
-    async def verify(self, authorization: str, method_class: str, repository: V1Repository) -> tuple[Images, bool] | None:
+    async def verify(
+        self, authorization: str, method_class: str, repository: V1Repository
+    ) -> tuple[Images, bool] | None:
         """The ids of the images of a repository, and whether they are new, if the index takes this header for it.
 
         None if it does not; UpstreamUnavailable if it cannot be asked. One that is asked about the same already is
@@ -111,7 +114,7 @@ class Index:
     def _asked(self, result: Images | Failure | None, key: bytes) -> None:
         """Tell all who wait."""
         if isinstance(result, Failure):
-            if result.check(TimeoutError):
+            if result.check(DeferredTimeout):
                 result = Failure(_unavailable(f"no answer within {TIMEOUT:g} s"))
             elif not result.check(UpstreamUnavailable):
                 _log.failure("verifying a token failed", result)
@@ -222,10 +225,12 @@ def _images(body: bytes) -> Images | None:
     """The ids in a list of the index; None for what is no such list."""
     try:
         document = json.loads(body)
-        ids = tuple(entry["id"] for entry in document)
-    except (ValueError, RecursionError, TypeError, KeyError):
-        ids = (None,)
-    if not all(isinstance(each, str) for each in ids) or not isinstance(document, list):
+    except (ValueError, RecursionError):
+        document = None
+    entries = document if isinstance(document, list) else [None]
+    found = [entry.get("id") if isinstance(entry, dict) else None for entry in entries]
+    ids = [each for each in found if isinstance(each, str)]
+    if len(ids) < len(found):
         _log.warn("the index answered a token with what is no list of images")
         return None
     return tuple(dict.fromkeys(ids))

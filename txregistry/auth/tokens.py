@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import secrets
+import string
 from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import unquote_plus
@@ -13,6 +15,8 @@ from txregistry.model.v1.names import V1Repository
 #: `name=value` wherever it stands: clients write `Token Token signature=...`. A name is tried at its first letter
 #: only, since whatever it matches from a later one it matches from there too, and long ones would take very long.
 _PARAMETER = re.compile(r'(?<![A-Za-z0-9_])([A-Za-z0-9_]++)[:=][\s"]?([^",]+)"?')
+
+_ALPHABET = string.ascii_uppercase + string.digits
 
 #: Access -> the methods that it is for; a token of any other access, or of none, is for all. HEAD is in none, as with
 #: old servers.
@@ -32,6 +36,16 @@ def repository_of(authorization: str) -> V1Repository | None:
     """The repository that an Authorization header speaks of, whatever its scheme; None without a proper one."""
     name = parameters(authorization).get("repository")
     return None if name is None else _repository(name)
+
+
+def token_text(signature: str, repository: V1Repository, access: str) -> str:
+    """A token, as it is handed out."""
+    return f'Token signature={signature},repository="{repository}",access={access}'
+
+
+def random_token(repository: V1Repository, access: str) -> str:
+    """A token that nobody verifies, for clients that do not go on without."""
+    return token_text("".join(secrets.choice(_ALPHABET) for _ in range(16)), repository, access)
 
 
 def allows_method(access: str | None, method: str) -> bool:

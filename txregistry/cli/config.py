@@ -44,7 +44,8 @@ def add(commands: Any) -> None:
 def check(options: argparse.Namespace) -> int:
     """Print what would run."""
     # Only this command needs what a server is made of.
-    from txregistry.service import StartFailed, endpoints_of  # noqa: PLC0415
+    from txregistry.service import endpoints_of  # noqa: PLC0415
+    from txregistry.startup import StartFailed  # noqa: PLC0415
 
     try:
         settings = config.load(options.file, options.flavor, os.environ, os.getcwd())

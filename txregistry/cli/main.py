@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from txregistry.cli import config, version
+from txregistry.cli import adopt, config, dump, key, sign, user, version
 
 
 def parser() -> argparse.ArgumentParser:
@@ -17,7 +17,12 @@ def parser() -> argparse.ArgumentParser:
     )
     top.set_defaults(run=None, show=top)
     commands = top.add_subparsers(title="commands", metavar="COMMAND")
+    adopt.add(commands)
     config.add(commands)
+    dump.add(commands)
+    key.add(commands)
+    sign.add(commands)
+    user.add(commands)
     version.add(commands)
     return top
 

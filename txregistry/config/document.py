@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os.path
 from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
 
 import yaml
 
@@ -70,14 +71,29 @@ def find(path: str | None, environ: Mapping[str, str], cwd: str) -> str | None:
     return None
 
 
-def read(source: str) -> dict[object, object]:
-    """The flavors of a file; ConfigError if it cannot be read, is not YAML or not a mapping."""
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A configuration file as it was at one moment, for whoever may not read it, or not again: no file if None."""
+
+    source: str | None
+    text: bytes = b""
+
+
+def take(path: str | None, environ: Mapping[str, str], cwd: str) -> Snapshot:
+    """The file to read, see `find`, with what is in it; ConfigError if it cannot be read."""
+    source = find(path, environ, cwd)
+    if source is None:
+        return Snapshot(None)
     try:
         with open(source, "rb") as file:
-            text = file.read()
+            return Snapshot(source, file.read())
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not a path"
         raise ConfigError(_one_line(f"{source}: cannot be read: {reason}")) from None
+
+
+def flavors_of(source: str, text: bytes) -> dict[object, object]:
+    """The flavors in the text of a file; ConfigError if it is not YAML or not a mapping."""
     try:
         document = parse(text)
     except yaml.MarkedYAMLError as error:

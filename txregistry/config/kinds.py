@@ -285,12 +285,12 @@ def _url(value: object) -> str:
 
 
 def _mail_address(value: object) -> str:
-    text = _text(value)
+    """An address, alone or as `NAME <ADDRESS>`: what SMTP's commands can carry, and one line of a header."""
+    text = _text(value).strip()
     found = getaddresses([text])
-    # What SMTP's commands can carry, and one line of a header.
-    if len(found) != 1 or not re.fullmatch(r"[!-~]+", found[0][1]) or found[0][1] not in text:
+    if len(found) != 1 or not re.fullmatch(r"[!-~]+", found[0][1]) or not text.isprintable():
         raise ValueError
-    if not text.isprintable():
+    if text != found[0][1] and not text.endswith(f"<{found[0][1]}>"):
         raise ValueError
     return text
 

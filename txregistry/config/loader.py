@@ -29,6 +29,7 @@ class Options:
     tls_certificate: str | None = None
     tls_key: str | None = None
     tls_client_ca: str | None = None
+    workers: str | None = None
 
 
 def sample() -> str:
@@ -37,14 +38,20 @@ def sample() -> str:
 
 
 def load(
-    path: str | None, flavor: str | None, environ: Mapping[str, str], cwd: str, options: Options = Options()
+    path: str | None,
+    flavor: str | None,
+    environ: Mapping[str, str],
+    cwd: str,
+    options: Options = Options(),
+    snapshot: document.Snapshot | None = None,
 ) -> Settings:
     """Read the configuration: the file `path` or the one that is found, and `flavor` or SETTINGS_FLAVOR or `dev`.
 
-    Without any file the embedded default holds: local storage in the user's data folder, port 5000 of 127.0.0.1.
-    ConfigError says in one line what is wrong.
+    Without any file the embedded default holds: local storage in the user's data folder, port 5000 of 127.0.0.1. With
+    a `snapshot` no file is looked for or read. ConfigError says in one line what is wrong.
     """
-    source = document.find(path, environ, cwd)
+    snapshot = snapshot or document.take(path, environ, cwd)
+    source = snapshot.source
     name = flavor or environ.get("SETTINGS_FLAVOR") or "dev"
     if source is None:
         if name != "dev":
@@ -55,7 +62,7 @@ def load(
             )
         content: Mapping[object, object] = {"dev": _embedded(environ, options)}
     else:
-        content = document.read(source)
+        content = document.flavors_of(source, snapshot.text)
     chosen = flavors.choose(content, name, source or _EMBEDDED, environ)
     return _Reading(
         chosen, source, options, Where(source or _EMBEDDED, "", cwd, environ.get("HOME"))

@@ -64,7 +64,6 @@ SERVING = Section(
             whole(0, 1024, also="auto"),
             0,
             "Processes that serve; 0 is one process without a parent.",
-            later=True,
         ),
         Key(
             "trusted_proxies",
@@ -136,13 +135,12 @@ ACCESS = Section(
     "Who may do what",
     (
         Key("standalone", BOOL, True, "No index: every request is allowed, unless accounts say otherwise."),
-        Key("index_endpoint", URL, "https://index.docker.io", "The index that verifies tokens.", later=True),
+        Key("index_endpoint", URL, "https://index.docker.io", "The index that verifies tokens."),
         Key(
             "disable_token_auth",
             BOOL,
             False,
             "With `standalone: false`: allow every request all the same.",
-            later=True,
         ),
         Key(
             "secret_key",
@@ -156,23 +154,20 @@ ACCESS = Section(
             PATH,
             None,
             "PEM file with the RSA public key of privileged requests.",
-            later=True,
         ),
         Key(
             "privileged_require_date",
             BOOL,
             False,
             "Refuse privileged requests without a signed date.",
-            later=True,
         ),
         Key(
             "accounts",
             choice("closed", "open"),
             "closed",
             "Whether a first push may create an account.",
-            later=True,
         ),
-        Key("users_file", PATH, None, "File of users and bcrypt passwords, outside the store.", later=True),
+        Key("users_file", PATH, None, "File of users and bcrypt passwords, outside the store."),
     ),
 )
 
@@ -187,8 +182,8 @@ _REDIS = Block(
 CACHE = Section(
     "Redis",
     (
-        Key("cache", _REDIS, None, "An ordinary Redis, for queues.", later=True),
-        Key("cache_lru", _REDIS, None, "A Redis that evicts, for small objects.", later=True),
+        Key("cache", _REDIS, None, "An ordinary Redis, for the queue of `diff`; its list is `diff-worker`."),
+        Key("cache_lru", _REDIS, None, "A Redis that evicts, for small objects."),
     ),
 )
 

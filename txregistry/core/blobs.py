@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from txregistry.core.links import read_link, write_link
+from txregistry.core.links import cached, read_link, remove_if_there, write_link
 from txregistry.core.repositories import Repositories
 from txregistry.errors import BlobUnknown, NotFound
 from txregistry.interfaces import IReader, IStorageDriver
@@ -28,6 +28,7 @@ class Blobs:
 
     def __init__(self, driver: IStorageDriver, repositories: Repositories) -> None:
         self._driver = driver
+        self._cached = cached(driver)
         self._repositories = repositories
 
     async def find(self, name: RepositoryName, digest: Digest) -> BlobInfo | None:
@@ -35,7 +36,10 @@ class Blobs:
 
         A link may name another digest than its own: distribution stores a sha512 blob under its sha256.
         """
-        target = await read_link(self._driver, layout.layer_link(name, digest))
+        return await self._find(self._driver, name, digest)
+
+    async def _find(self, driver: IStorageDriver, name: RepositoryName, digest: Digest) -> BlobInfo | None:
+        target = await read_link(driver, layout.layer_link(name, digest))
         if target is None:
             return None
         try:
@@ -46,14 +50,14 @@ class Blobs:
 
     async def stat(self, name: RepositoryName, digest: Digest) -> BlobInfo:
         """A blob of this repository; BlobUnknown or NameUnknown."""
-        info = await self.find(name, digest)
+        info = await self._find(self._cached, name, digest)
         if info is None:
             raise await self._unknown(name, digest)
         return info
 
     async def open(self, name: RepositoryName, digest: Digest) -> IReader:
         """A blob's bytes, for the caller to close; BlobUnknown or NameUnknown."""
-        target = await read_link(self._driver, layout.layer_link(name, digest))
+        target = await read_link(self._cached, layout.layer_link(name, digest))
         if target is None:
             raise await self._unknown(name, digest)
         try:
@@ -86,20 +90,36 @@ class Blobs:
 
     async def delete(self, name: RepositoryName, digest: Digest) -> None:
         """Take a blob out of this repository; its bytes stay for others. BlobUnknown or NameUnknown."""
-        await self.stat(name, digest)
-        await self._driver.remove(layout.layer_link(name, digest))
+        if await self.find(name, digest) is None:
+            raise await self._unknown(name, digest)
+        await remove_if_there(self._driver, layout.layer_link(name, digest))
 
-    async def missing(self, name: RepositoryName, digests: Iterable[Digest]) -> list[Digest]:
-        """Those of the blobs that the repository lacks; the others are made sure to survive a power cut."""
-        lacking = []
+    async def missing(
+        self, name: RepositoryName, digests: Iterable[Digest], limit: int | None = None
+    ) -> list[Digest]:
+        """Those of the blobs that the repository lacks; the others are made sure to survive a power cut.
+
+        Behind the `limit`th that is missing nobody looks for more.
+        """
+        lacking: list[Digest] = []
         for digest in digests:
-            info = await self.find(name, digest)
-            if info is None:
+            if limit is not None and len(lacking) >= limit:
+                break
+            if not await self._settle(name, digest):
                 lacking.append(digest)
-                continue
+        return lacking
+
+    async def _settle(self, name: RepositoryName, digest: Digest) -> bool:
+        """Make a blob's bytes and link durable; whether it is there."""
+        info = await self.find(name, digest)
+        if info is None:
+            return False
+        try:
             await self._driver.settle(layout.blob_data(info.stored))
             await self._driver.settle(layout.layer_link(name, digest))
-        return lacking
+        except NotFound:  # deleted since it was found
+            return False
+        return True
 
     async def _unknown(self, name: RepositoryName, digest: Digest) -> BlobUnknown:
         await self._repositories.require(name)

@@ -5,15 +5,22 @@ from __future__ import annotations
 from twisted.logger import Logger
 
 from txregistry.errors import DigestInvalid, NotFound, TooLarge
-from txregistry.interfaces import IStorageDriver
+from txregistry.interfaces import ICaches, IStorageDriver
 from txregistry.model.digest import Digest
 from txregistry.model.names import RepositoryName
 from txregistry.storage import layout
 
 #: Longer than the digest text of any known algorithm, with room for stray white space.
 _LINK_LIMIT = 512
+#: Children in a page of a listing: for each page the local driver reads the whole directory anew.
+_PAGE = 10_000
 
 _log = Logger()
+
+
+def cached(driver: IStorageDriver) -> IStorageDriver:
+    """The driver for what only serves: its `read` may be a moment behind. Whoever decides by what it reads must not."""
+    return ICaches(driver).cached if ICaches.providedBy(driver) else driver
 
 
 async def read_link(driver: IStorageDriver, path: str) -> Digest | None:
@@ -33,12 +40,20 @@ async def write_link(driver: IStorageDriver, path: str, digest: Digest) -> None:
     await driver.put(path, str(digest).encode("ascii"))
 
 
+async def remove_if_there(driver: IStorageDriver, path: str) -> None:
+    """Remove an object or directory that somebody else may have removed already."""
+    try:
+        await driver.remove(path)
+    except NotFound:
+        return
+
+
 async def entries(driver: IStorageDriver, path: str) -> list[tuple[str, bool]]:
     """All children of a directory as (name, whether it is a directory), in the engine's order."""
     found: list[tuple[str, bool]] = []
     cursor: str | None = None
     while True:
-        page = await driver.list(path, cursor)
+        page = await driver.list(path, cursor, _PAGE)
         found.extend((entry.name, entry.is_directory) for entry in page.entries)
         if page.cursor is None:
             return found

@@ -9,7 +9,7 @@ from twisted.logger import Logger
 
 from txregistry.concurrency import Shields
 from txregistry.core.blobs import Blobs
-from txregistry.core.links import is_revision, read_link, write_link
+from txregistry.core.links import cached, is_revision, read_link, remove_if_there, write_link
 from txregistry.core.policy import Policy
 from txregistry.core.referrers import Referrers
 from txregistry.core.repositories import Repositories
@@ -34,6 +34,8 @@ from txregistry.storage import layout
 _EMPTY_JSON = b"{}"
 #: How often a manifest is linked again that somebody deletes at the same moment.
 _ATTEMPTS = 5
+#: How many missing blobs and manifests a refusal names; behind the last of them nobody looks for more.
+_NAMED = 100
 
 _log = Logger()
 
@@ -69,6 +71,7 @@ class Manifests:
         referrers: Referrers,
     ) -> None:
         self._driver = driver
+        self._cached = cached(driver)
         self._policy = policy
         self._shields = shields
         self._repositories = repositories
@@ -83,7 +86,7 @@ class Manifests:
         try:
             if stored is None:
                 raise NotFound(str(digest))
-            data, _ = await self._driver.read(layout.blob_data(stored), self._policy.manifest_limit)
+            data, _ = await self._cached.read(layout.blob_data(stored), self._policy.manifest_limit)
         except NotFound:
             raise await self._unknown(name, reference) from None
         except TooLarge:
@@ -142,22 +145,24 @@ class Manifests:
     async def _unlink(self, name: RepositoryName, digest: Digest) -> None:
         """Tags first: a crash in between leaves no tag that points nowhere.
 
-        Then those that a push pointed here meanwhile; it will find them gone, and store its manifest again.
+        Then those that a push pointed here meanwhile, which has ended or will store its manifest again; if it has done
+        so already, the manifest and its tags are its own.
         """
-        await self._untag(name, digest)
+        await self._untag(name, digest, orphaned=False)
         for path in (layout.revision_link(name, digest), layout.foreign_revision(name, digest)):
-            await self._remove(path)
-        if not await is_revision(self._driver, name, digest):
-            await self._untag(name, digest)
+            await remove_if_there(self._driver, path)
+        await self._untag(name, digest, orphaned=True)
 
-    async def _untag(self, name: RepositoryName, digest: Digest) -> None:
+    async def _untag(self, name: RepositoryName, digest: Digest, orphaned: bool) -> None:
         for tag in await self._tags.pointing_at(name, digest):
-            await self._remove(layout.tag(name, tag))
+            await self._tags.drop(name, tag, digest, orphaned)
 
     async def _require_parts(self, name: RepositoryName, manifest: Manifest) -> None:
         blobs = list(dict.fromkeys(descriptor.digest for descriptor in manifest.blobs))
-        missing = await self._blobs.missing(name, blobs)
+        missing = await self._blobs.missing(name, blobs, _NAMED)
         for child in dict.fromkeys(descriptor.digest for descriptor in manifest.children):
+            if len(missing) >= _NAMED:
+                break
             if await is_revision(self._driver, name, child):
                 await self._settle(name, child)
             else:
@@ -201,12 +206,12 @@ class Manifests:
 
     async def _stored_as(self, name: RepositoryName, digest: Digest) -> Digest | None:
         """The digest under which a revision's bytes lie; a link may name another than its own."""
-        target = await read_link(self._driver, layout.revision_link(name, digest))
+        target = await read_link(self._cached, layout.revision_link(name, digest))
         if target is None and await self._foreign_type(name, digest):
             target = digest
         if target is None:
             # Stores written by distribution before 2.1 have manifests among the layers only.
-            target = await read_link(self._driver, layout.layer_link(name, digest))
+            target = await read_link(self._cached, layout.layer_link(name, digest))
         return target
 
     async def _foreign_type(self, name: RepositoryName, digest: Digest) -> str | None:
@@ -215,12 +220,6 @@ class Manifests:
         except NotFound:
             return None
         return data.decode("utf-8")
-
-    async def _remove(self, path: str) -> None:
-        try:
-            await self._driver.remove(path)
-        except NotFound:
-            return
 
     async def _unknown(self, name: RepositoryName, reference: Reference) -> ManifestUnknown:
         await self._repositories.require(name)

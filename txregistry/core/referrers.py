@@ -14,7 +14,7 @@ from typing import Any
 from twisted.logger import Logger
 
 from txregistry.core.links import entries, is_revision
-from txregistry.errors import ManifestInvalid, NotFound, TooLarge
+from txregistry.errors import ManifestInvalid, NoSpace, NotFound, ReadOnly, TooLarge
 from txregistry.interfaces import IStorageDriver
 from txregistry.model.digest import ALGORITHMS, Digest
 from txregistry.model.manifest import Manifest, media_type_of, parse_manifest
@@ -78,15 +78,29 @@ class Referrers:
             return
         looked_at = {digest for digest in revisions - known if await self._index_one(name, digest)}
         lines = "\n".join(sorted(str(digest) for digest in (known & revisions) | looked_at))
-        await self._driver.put(path, lines.encode("ascii"))
+        try:
+            await self._driver.put(path, lines.encode("ascii"))
+        except (NoSpace, ReadOnly) as error:
+            # The answer needs no record: the next one looks at the same manifests again.
+            _log.warn("{name}: what was indexed could not be noted: {error}", name=name, error=error)
 
     async def _index_one(self, name: RepositoryName, digest: Digest) -> bool:
         """Make the entry of one manifest if it needs one; whether the manifest was there to be looked at."""
         try:
             data, _ = await self._driver.read(layout.blob_data(digest), self._manifest_limit)
-            await self.add(name, digest, parse_manifest(data, media_type_of(data), unknown_types=True))
+            manifest = parse_manifest(data, media_type_of(data), unknown_types=True)
+            if manifest.subject is not None and not await self._has_entry(name, manifest.subject, digest):
+                await self.add(name, digest, manifest)
         except NotFound:
             return False
         except (ManifestInvalid, TooLarge) as error:
             _log.warn("{name}: {digest} cannot be a referrer: {error}", name=name, digest=digest, error=error)
+        return True
+
+    async def _has_entry(self, name: RepositoryName, subject: Digest, digest: Digest) -> bool:
+        """Whether the entry is there, made durable since the record is about to rest on it."""
+        try:
+            await self._driver.settle(layout.referrer(name, subject, digest))
+        except NotFound:
+            return False
         return True

@@ -14,13 +14,25 @@ from txregistry.core.repositories import Repositories
 from txregistry.core.tags import Tags
 from txregistry.core.uploads import Uploads
 from txregistry.core.v1 import V1
-from txregistry.interfaces import IStorageDriver
+from txregistry.core.v1.diffs import SharedQueue
+from txregistry.interfaces import IPool, IStorageDriver
 
 
 class Registry:
-    """What the web layer talks to: one attribute for each noun of the API."""
+    """What the web layer talks to: one attribute for each noun of the API.
 
-    def __init__(self, driver: IStorageDriver, policy: Policy, shields: Shields, clock: IReactorTime) -> None:
+    What is worked out in threads is worked out in place without a `pool`. A `diff_queue` is shared with others.
+    """
+
+    def __init__(
+        self,
+        driver: IStorageDriver,
+        policy: Policy,
+        shields: Shields,
+        clock: IReactorTime,
+        pool: IPool | None = None,
+        diff_queue: SharedQueue | None = None,
+    ) -> None:
         self.policy = policy
         self.shields = shields
         self.repositories = Repositories(driver)
@@ -31,5 +43,5 @@ class Registry:
         self.manifests = Manifests(
             driver, policy, shields, self.repositories, self.blobs, self.tags, self.referrers
         )
-        self.v1 = V1(driver, policy, shields, clock, self.repositories)
+        self.v1 = V1(driver, policy, shields, clock, self.repositories, pool, diff_queue)
         self.janitor = Janitor(driver, self.repositories, policy, clock, self.v1.layers)

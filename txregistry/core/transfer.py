@@ -33,27 +33,24 @@ async def receive(body: Body, partial: IPartial, tap: Tap, limit: int | None = N
     begin = at = partial.offset
     job: Deferred[None] | None = None
     try:
-        async for batch in body.batches(BATCH):
+        try:
+            async for batch in body.batches(BATCH):
+                if job is not None:
+                    # Cleared first: a Deferred that a cancel interrupts must not be awaited a second time.
+                    waiting, job = job, None
+                    await waiting
+                job = partial.write(batch, at, tap)
+                at += sum(map(len, batch))
+                if limit is not None and at > begin + limit:
+                    break
+        finally:
             if job is not None:
-                # Cleared first: a Deferred that a cancel interrupts must not be awaited a second time.
-                waiting, job = job, None
-                await waiting
-            job = partial.write(batch, at, tap)
-            at += sum(map(len, batch))
-            if limit is not None and at > begin + limit:
-                break
-        if job is not None:
-            waiting, job = job, None
-            await waiting
-    except BaseException as error:
-        reason = error
-        if job is not None:
-            try:
+                # Its failure, or a cancel, outweighs what ended the body.
                 await job
-            except BaseException as later:
-                # What the storage says outweighs what the client did; a cancel is passed on.
-                reason = later
-        if partial.offset != at and not isinstance(reason, StorageError):
+    except StorageError:
+        raise
+    except BaseException as error:
+        if partial.offset != at:
             # A cancelled wait hides its job's failure.
-            raise Unavailable("", "a write failed, and its client has left") from reason
-        raise reason
+            raise Unavailable("", "a write failed, and its client has left") from error
+        raise

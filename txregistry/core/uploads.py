@@ -242,8 +242,13 @@ class _Session:
             return
 
 
-def _path(name: RepositoryName, uuid: str) -> str:
-    """Where a session lies; BlobUploadUnknown for an id that is none of ours."""
+def check_id(uuid: str) -> None:
+    """BlobUploadUnknown for text that is no id of ours: it goes into no path and no header."""
     if not _UUID.match(uuid):
-        raise BlobUploadUnknown({"upload": uuid[:100]})
+        raise BlobUploadUnknown({"upload": uuid[:100], "reason": "not an upload's id; use the Location as it was given"})
+
+
+def _path(name: RepositoryName, uuid: str) -> str:
+    """Where a session lies."""
+    check_id(uuid)
     return layout.upload(name, uuid)

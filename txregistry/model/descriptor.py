@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -48,7 +49,8 @@ def field_error(pointer: str, reason: str, found: object = None) -> ManifestInva
     """The error about one field: `pointer` is a JSON pointer (RFC 6901), `found` is shown cut to 200 characters."""
     detail: dict[str, object] = {"pointer": pointer, "reason": reason}
     if found is not None:
-        small = isinstance(found, (bool, float)) or (isinstance(found, int) and abs(found) < 2**64)
+        # A float may be infinite, which JSON cannot say; a number of many digits is no help to anybody.
+        small = (isinstance(found, float) and math.isfinite(found)) or (isinstance(found, int) and abs(found) < 2**64)
         detail["found"] = found if small else _shortened(found)
     return ManifestInvalid(detail)
 

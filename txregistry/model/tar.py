@@ -78,6 +78,8 @@ class TarReader:
     """Takes an archive in batches and tells `sink` of its members. After a TarError nothing more may be fed."""
 
     def __init__(self, sink: MemberSink) -> None:
+        #: The time that pax told of the member that begins, as it is written there; `Member.mtime` is a whole number.
+        self.pax_time: bytes | None = None
         self._sink = sink
         self._held = bytearray()  # the beginning of a header or extension that has not come whole
         self._wanted = BLOCK  # how long that is
@@ -168,6 +170,7 @@ class TarReader:
     def _extended(self, member: Member) -> Member:
         """The member with what was said about it before its header; a GNU long name wins over pax."""
         pax = {**self._global_pax, **(self._pax or {})}
+        self.pax_time = pax.get(b"mtime") or None
         if pax:
             member = _with_pax(member, pax)
         if self._long_name:

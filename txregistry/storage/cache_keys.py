@@ -86,7 +86,7 @@ class CacheKeys:
             mark = layout.v1_image(parts[1], "_inprogress")
             return Place(both, both, ours, lives.short, mark, theirs, single=True)
         if parts[2] == "_checksum":
-            return Place((theirs,), both, theirs, lives.short, single=True)
+            return Place((theirs,), (theirs,), theirs, lives.short, single=True)
         return Place((ours,), both, ours, lives.short, single=True)
 
 

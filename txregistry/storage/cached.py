@@ -18,7 +18,7 @@ from twisted.internet.interfaces import IReactorTime
 from zope.interface import alsoProvides, implementer
 
 from txregistry.concurrency import start
-from txregistry.errors import NotFound, TooLarge
+from txregistry.errors import NotFound, StorageError, TooLarge
 from txregistry.interfaces import (
     ICaches,
     IPartial,
@@ -253,13 +253,14 @@ class _CachedReads(CachedDriver):
         """
         try:
             await self._inner.stat(mark)
+            return False
         except NotFound:
             pass
-        else:
-            return False
+        except StorageError:
+            return False  # what was read is good, whatever fails now
         try:
             again, _ = await self._inner.read(path, limit)
-        except (NotFound, TooLarge):
+        except StorageError:
             return False
         return again == data
 

@@ -5,7 +5,8 @@ An engine's module is imported when it is asked for, since most need a library t
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from typing import Any
 
 from txregistry.storage.pool import Pool
@@ -39,3 +40,35 @@ def open_driver(engine: str, path: str | None, pool: Pool, reactor: Any) -> Any:
     """The driver of an engine, not yet prepared. `path` is `storage_path`; EngineError for an engine it has not."""
     require(engine)
     return _ENGINES[engine](path, pool, reactor)
+
+
+def require_cache() -> None:
+    """EngineError unless what speaks with Redis is installed."""
+    if find_spec("txredisapi") is None:
+        raise EngineError("cache_lru: needs txredisapi, which is not installed; the extra 'redis' brings it")
+
+
+def with_cache(
+    driver: Any, redis: tuple[str, int, int, str | None], store: Sequence[str], root: str, reactor: Any
+) -> Any:
+    """A driver with a Redis beside it, not yet prepared.
+
+    `redis` is host, port, number of the database and password. `store` tells the store from every other: its engine,
+    bucket or host, and root. `root` is `storage_path` as the configuration has it, empty without one.
+    """
+    from txregistry.storage.cache_keys import CacheKeys, Lives  # noqa: PLC0415 - few installations have a Redis
+    from txregistry.storage.cached import CachedDriver  # noqa: PLC0415
+    from txregistry.storage.redis_cache import Address, RedisCache, RedisLink  # noqa: PLC0415
+
+    require_cache()
+    address, lives = Address(*redis), Lives()
+    keys = CacheKeys(store, root, lives)
+    cache = RedisCache(
+        lambda size: RedisLink(address, size, reactor),
+        reactor,
+        f"{address.host}:{address.port}",
+        longest=lives.long,
+        guard=lives.guard,
+        lifeless=keys.originals,
+    )
+    return CachedDriver(driver, cache, keys, reactor)

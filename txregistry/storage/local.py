@@ -37,6 +37,10 @@ from txregistry.storage.pool import Lanes
 #: Largest object that is read in place, on the reactor's thread, in bytes.
 IN_PLACE = 64 * 1024
 
+#: One of so many reads goes to the pool although it could be in place: a loop over a thousand links would not let
+#: anybody else run until its end.
+PAUSE = 32
+
 #: Largest object whose `stamp` is its contents, in bytes.
 STAMPED = 512
 
@@ -61,6 +65,7 @@ class LocalDriver:
         self._pool = pool
         self._clock = clock
         self._cached = False
+        self._in_place = 0
 
     def prepare(self) -> None:
         """Make the root where it lacks, and see that it can be written; StorageError with one clear reason. Blocks."""
@@ -71,8 +76,9 @@ class LocalDriver:
             alsoProvides(self, IProvesFresh)
 
     def read(self, path: str, limit: int) -> Deferred[tuple[bytes, Version]]:
-        """A whole small object: at once if it is cached, else by the pool."""
-        if self._cached:
+        """A whole small object: at once if it is cached (with pauses, see PAUSE), else by the pool."""
+        self._in_place = (self._in_place + 1) % PAUSE
+        if self._cached and self._in_place:
             try:
                 found = self._tree.read_cached(path, min(limit, IN_PLACE))
             except StorageError as error:

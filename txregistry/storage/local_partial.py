@@ -96,6 +96,7 @@ class LocalPartial:
         self._descriptor = Descriptor(tree.disk.close)
         self._running = False
         self._ended = False
+        self._saved = 0  # the offset of the last checkpoint
         self.offset = 0
         self.state = b""
 
@@ -169,6 +170,7 @@ class LocalPartial:
 
     def _load(self, size: int) -> None:
         self.offset, self.state = _load_state(self._tree, self._path, size)
+        self._saved = self.offset
         if not self.offset and not self.state:
             # One that claims more than the data has must not come to fit it by chance later on.
             with contextlib.suppress(FileNotFoundError):
@@ -254,7 +256,13 @@ class LocalPartial:
 
     def _write(self, batch: Sequence[bytes], tap: Tap | None) -> None:
         self._check_holder()
-        end = self._tree.write_all(self._descriptor.fd, batch, self.offset)
+        try:
+            end = self._tree.write_all(self._descriptor.fd, batch, self.offset)
+        except OSError:
+            # What came since the last checkpoint is lost to everybody: were it left, it would keep a full disk full.
+            with contextlib.suppress(OSError):
+                self._disk.truncate(self._descriptor.fd, self._saved)
+            raise
         if tap is not None:
             tap(batch)
         self.offset = end
@@ -276,7 +284,7 @@ class LocalPartial:
                 self._disk.rename(temporary, self._tree.full(f"{self._path}/state"))
         finally:
             self._tree.drop_temporary(fd, temporary)
-        self.state = state
+        self._saved, self.state = self.offset, state
 
     def read(self, tap: Tap) -> Deferred[None]:
         """Feed all bytes to `tap`, a MiB for each job."""

@@ -90,6 +90,12 @@ class RedisLink:
             convertNumbers=False,
             replyTimeout=address.timeout,
         )
+        # What it tells of a password that is refused goes nowhere else, and nobody waits for it.
+        self._refused: str | None = None
+        self._pool._connected.addErrback(self._note)
+
+    def _note(self, failure: Any) -> None:
+        self._refused = failure.getErrorMessage()
 
     def call(self, *command: bytes) -> Deferred[Any]:
         """The reply to a command."""
@@ -101,6 +107,8 @@ class RedisLink:
     def _failed(self, failure: Any) -> Any:
         if failure.check(self._refusal):
             raise Refused(str(failure.value)) from None
+        if self._refused is not None:
+            raise ConnectionError(self._refused) from None
         return failure
 
     def close(self) -> Deferred[None]:

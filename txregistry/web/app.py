@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from klein import Klein
 from klein.resource import KleinResource
 
+from txregistry.auth.guard import Guard
 from txregistry.core.registry import Registry
 from txregistry.web import problems
 from txregistry.web.v1 import register as register_v1
@@ -19,24 +20,29 @@ class WebOptions:
     """What an operator decides about URLs and what is shown in answers.
 
     `external_url` is the scheme and host that `Location` headers begin with, `flavor` is shown to V1 clients, and
-    `registry_endpoints` (`host[:port]`) is where they are sent, if not to the host that they asked.
+    `registry_endpoints` (`host[:port]`) is where they are sent, if not to the host that they asked. One that is not
+    `standalone` has an index elsewhere.
     """
 
     external_url: str = ""
     flavor: str = "dev"
     registry_endpoints: tuple[str, ...] = ()
+    standalone: bool = True
 
 
-def make_resource(registry: Registry, options: WebOptions | None = None) -> KleinResource:
-    """The resource of a registry, for a `RegistrySite`."""
+def make_resource(
+    registry: Registry, options: WebOptions | None = None, guard: Guard | None = None
+) -> KleinResource:
+    """The resource of a registry, for a `RegistrySite`. Without a guard, and with one that is open, all is allowed."""
     options = options or WebOptions()
     app = Klein()
     # Werkzeug would answer `//` and a missing slash with a redirect in HTML, which no registry client follows.
     app.url_map.merge_slashes = False
     app.url_map.strict_slashes = False
     app.url_map.redirect_defaults = False
-    v1 = V1Options(options.flavor, options.registry_endpoints)
-    register_v2(app, registry, options.external_url)
+    v1 = V1Options(options.flavor, options.registry_endpoints, options.standalone)
+    if guard is None or guard.knows_v2:
+        register_v2(app, registry, options.external_url)
     register_v1(app, registry, v1)
     problems.handle_errors(app)
-    return V1Resource(app, v1)
+    return V1Resource(app, v1, guard)

@@ -178,8 +178,10 @@ class Channel(HTTPChannel):
         return version == b"HTTP/1.1" and b"close" not in tokens
 
     def writeHeaders(self, version: bytes, code: bytes, reason: bytes, headers: Headers) -> None:
-        """Say in the answer whether the connection ends with it: it does when much of the body is still to come."""
-        if self.phase is Phase.BODY and not self._rest_is_short(self.requests[0]):
+        """Say in the answer whether the connection ends with it: when much of the body is still to come, or the process
+        is about to end.
+        """
+        if self.site.retiring or (self.phase is Phase.BODY and not self._rest_is_short(self.requests[0])):
             self.persistent = False
         if not self.persistent:
             headers.setRawHeaders(b"Connection", [b"close"])
@@ -289,6 +291,6 @@ class Channel(HTTPChannel):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Tell the requests."""
-        self.site.channels.discard(self)
+        self.site.forget(self)
         self.phase = Phase.CLOSING
         super().connectionLost(reason)

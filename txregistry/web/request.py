@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 from io import BytesIO
 from typing import TYPE_CHECKING, Protocol, cast
@@ -17,17 +18,33 @@ from twisted.web import server
 from twisted.web.http import NO_BODY_CODES
 from zope.interface import implementer
 
+from txregistry.auth.facts import By, Grant
 from txregistry.errors import BodyTooLarge, ClientGone, MalformedBody
 from txregistry.web.body import Body
 from txregistry.web.channel import Channel
 
 if TYPE_CHECKING:
+    from txregistry.auth.guard import Guard
     from txregistry.web.site import RegistrySite
 
 #: The status in the access log of a request whose client left before the answer began; nginx writes the same.
 CLIENT_LEFT = 499
 
+#: The phrases of RFC 6585, which Twisted does not know.
+_PHRASES = {429: b"Too Many Requests", 431: b"Request Header Fields Too Large"}
+
+_AUTHORITY = re.compile(rb"https?://[^/?#]*", re.IGNORECASE)
+
 _log = Logger()
+
+
+def _origin_form(target: bytes) -> bytes:
+    """A request target without scheme and host: a server has to understand those too (RFC 9112, 3.2.2)."""
+    whole = _AUTHORITY.match(target)
+    if whole is None:
+        return target
+    rest = target[whole.end() :]
+    return rest if rest.startswith(b"/") else b"/" + rest
 
 
 class RegistryRequest(server.Request):
@@ -46,6 +63,9 @@ class RegistryRequest(server.Request):
     #: There once the headers are complete.
     body: Body
     site: RegistrySite
+    #: Who decides over it, None without anybody; and what was decided.
+    guard: Guard | None = None
+    grant = Grant(By.ANYBODY)
     _entered = False
     #: The client has left, or the answer was given up.
     lost = False
@@ -70,7 +90,11 @@ class RegistryRequest(server.Request):
             self.body.end()
         else:
             self._entered = True
-            super().requestReceived(command, path, version)
+            super().requestReceived(command, _origin_form(path), version)
+
+    def setResponseCode(self, code: int, message: bytes | None = None) -> None:
+        """Set the status; Twisted lacks the phrases of some."""
+        super().setResponseCode(code, message or _PHRASES.get(code))
 
     def finish(self) -> None:
         """End the answer; of no effect when the client has left. One shorter than it promised is cut off."""

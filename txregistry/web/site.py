@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.web.http import Request, datetimeToLogString
 from twisted.web.resource import IResource
@@ -46,6 +47,9 @@ class RegistrySite(Site):
         self.head_timeout = head_timeout
         #: The connections that are open.
         self.channels: set[Channel] = set()
+        #: Whether each connection ends with its next answer.
+        self.retiring = False
+        self._retired: Deferred[None] = Deferred()
         self._access_log = access_log
         self._logged_second = -1
         self._logged_time = ""
@@ -64,6 +68,24 @@ class RegistrySite(Site):
         """Abort every connection: the routes behind them are told that their clients are gone."""
         for channel in list(self.channels):
             channel.transport.abortConnection()
+
+    def retire(self) -> Deferred[None]:
+        """From now on end each connection with its next answer, or when it was idle for long; fires when all are gone.
+
+        Not before: a client may be sending a request on a connection that looks idle.
+        """
+        self.retiring = True
+        self._notice()
+        return self._retired
+
+    def forget(self, channel: Channel) -> None:
+        """Note that a connection is gone."""
+        self.channels.discard(channel)
+        self._notice()
+
+    def _notice(self) -> None:
+        if self.retiring and not self.channels and not self._retired.called:
+            self._retired.callback(None)
 
     def log(self, request: Request) -> None:
         """Write one request's line: when its answer is finished, or when its client left before."""

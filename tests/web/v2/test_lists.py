@@ -106,3 +106,15 @@ class Catalog(V2TestCase):
         for path in ("A/_manifests/x", "_x/_manifests/x", ".x/_layers/x", "file", "a/_y"):
             self.successResultOf(self.memory.driver.put(f"{base}/{path}", b"x"))
         self.assertEqual(self.catalog(), ([], None))
+
+
+class Headers(V2TestCase):
+    def test_bytes_that_are_no_text(self) -> None:
+        self.push_blob("a", b"x")
+        for name in ("Range", "If-None-Match", "If-Range", "Content-Type", "Content-Range"):
+            for method, target in (("GET", "manifests/t"), ("PUT", "manifests/t"), ("PATCH", "blobs/uploads/x")):
+                connection = self.memory.agent.connect()
+                response = connection.response()
+                head = f"{method} /v2/a/{target} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n{name}: "
+                connection.send(head.encode() + b"\xff\xfe\r\n\r\n")
+                self.assertIn(self.successResultOf(response).code, {400, 404, 416})

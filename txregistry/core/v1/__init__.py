@@ -7,13 +7,15 @@ from twisted.internet.interfaces import IReactorTime
 from txregistry.concurrency import Shields
 from txregistry.core.policy import Policy
 from txregistry.core.repositories import Repositories
+from txregistry.core.v1.diffs import Diffs, SharedQueue
+from txregistry.core.v1.file_lists import FileLists
 from txregistry.core.v1.images import Images
 from txregistry.core.v1.layers import Layers
 from txregistry.core.v1.pushes import Pushes
 from txregistry.core.v1.repositories import V1Repositories
 from txregistry.core.v1.search import Search
 from txregistry.core.v1.status import Status
-from txregistry.interfaces import IStorageDriver
+from txregistry.interfaces import IPool, IStorageDriver
 
 
 class V1:
@@ -26,14 +28,27 @@ class V1:
         shields: Shields,
         clock: IReactorTime,
         repositories: Repositories,
+        pool: IPool | None = None,
+        diff_queue: SharedQueue | None = None,
     ) -> None:
         self._clock = clock
         pushes = Pushes(driver)
         self.images = Images(driver, shields, pushes)
         self.layers = Layers(driver, policy, shields, pushes)
+        self.file_lists = FileLists(driver, self.images, clock, pool)
+        self.diffs = Diffs(self.images, self.file_lists, clock, diff_queue)
         self.repositories = V1Repositories(driver, policy, shields, clock)
         self.search = Search(self.repositories, repositories)
         self.status = Status(driver, clock)
+
+    def start(self) -> None:
+        """Begin the work in the background."""
+        self.diffs.start()
+
+    async def stop(self) -> None:
+        """End it."""
+        await self.diffs.stop()
+        await self.file_lists.stop()
 
     def now(self) -> float:
         """The time, in seconds of the epoch."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from txregistry.concurrency import Shields
-from txregistry.core.v1.files import exists, size
+from txregistry.core.links import cached
+from txregistry.core.v1.files import exists, read, size
 from txregistry.core.v1.pushes import SWAPS, Pushes, never_settled
 from txregistry.core.v1.records import Push, new_session
 from txregistry.errors import LostRace, NotFound, ReadOnly, V1Error, V1NotFound
@@ -45,6 +46,7 @@ class Images:
 
     def __init__(self, driver: IStorageDriver, shields: Shields, pushes: Pushes) -> None:
         self._driver = driver
+        self._cached = cached(driver)
         self._shields = shields
         self._pushes = pushes
 
@@ -53,14 +55,14 @@ class Images:
     async def info(self, image: ImageId) -> ImageInfo:
         """What `json` answers; V1NotFound, V1Error while it is pushed."""
         await self._require_finished(image)
-        data = await self._pushes.part(image, "json")
+        data = await read(self._cached, layout.v1_image(image.text, "json"))
         if data is None:
             raise _unknown()
         layer = await size(self._driver, layout.v1_image(image.text, "layer"))
         if layer is None:
             # What crashed servers left. Its reader is told to push it, which heals it.
             step(State.JSON, Event.READ)
-        checksums = decode_checksums(await self._pushes.part(image, "_checksum") or b"")
+        checksums = decode_checksums(await read(self._cached, layout.v1_image(image.text, "_checksum")) or b"")
         return ImageInfo(data, layer or 0, checksums[0] if checksums else None)
 
     async def open_layer(self, image: ImageId) -> IReader:
@@ -74,7 +76,7 @@ class Images:
     async def ancestry(self, image: ImageId) -> tuple[str, ...]:
         """The ids of the image and all its ancestors; V1NotFound, V1Error while it is pushed."""
         await self._require_finished(image)
-        ancestry = await self._stored_ancestry(image)
+        ancestry = await self._stored_ancestry(self._cached, image)
         if ancestry is None:
             raise _unknown()
         return ancestry
@@ -94,8 +96,8 @@ class Images:
         if held is None or held.state is not State.DONE:
             step(State.JSON, Event.READ)
 
-    async def _stored_ancestry(self, image: ImageId) -> tuple[str, ...] | None:
-        data = await self._pushes.part(image, "ancestry")
+    async def _stored_ancestry(self, driver: IStorageDriver, image: ImageId) -> tuple[str, ...] | None:
+        data = await read(driver, layout.v1_image(image.text, "ancestry"))
         return None if data is None else parse_ancestry(data)
 
     # -- the beginning of a push --------------------------------------------------------------------------------
@@ -127,8 +129,7 @@ class Images:
             break
         else:
             raise never_settled(image)
-        # From here on nobody can finish any other JSON; whoever finished before the swap is seen now.
-        step(await self._pushes.state(image), Event.PUT_JSON)
+        # From here on nobody can finish any other JSON.
         await self._pushes.write_begun(image, push)
         # It may have been finished while the mark was made, which is removed then.
         step((await self._pushes.find(image)).state, Event.PUT_JSON)
@@ -138,7 +139,7 @@ class Images:
         found: list[str] = []
         following: ImageId | None = image
         while following is not None and following.text not in found and len(found) < _GENERATIONS:
-            stored = await self._stored_ancestry(following)
+            stored = await self._stored_ancestry(self._driver, following)
             if stored is not None:
                 return (*found, *stored)
             found.append(following.text)

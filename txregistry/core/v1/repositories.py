@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from twisted.internet.interfaces import IReactorTime
 
 from txregistry.concurrency import Shields
-from txregistry.core.links import entries
+from txregistry.core.links import cached, entries
 from txregistry.core.policy import Policy
 from txregistry.core.v1.files import DOCUMENT_LIMIT, TEXT_LIMIT, exists, load, read, remove
 from txregistry.errors import LostRace, Unavailable, Unsupported, V1Error, V1NotFound
@@ -30,6 +30,7 @@ class V1Repositories:
 
     def __init__(self, driver: IStorageDriver, policy: Policy, shields: Shields, clock: IReactorTime) -> None:
         self._driver = driver
+        self._cached = cached(driver)
         self._policy = policy
         self._shields = shields
         self._clock = clock
@@ -38,11 +39,14 @@ class V1Repositories:
 
     async def tags(self, repository: V1Repository) -> dict[str, str]:
         """The ids of the images that are tagged, by tag; V1NotFound. What is no id is left out."""
+        return await self._tags(self._cached, repository)
+
+    async def _tags(self, driver: IStorageDriver, repository: V1Repository) -> dict[str, str]:
         found = {}
         names = await self._files(repository)
         for name in names:
             if name.startswith(_TAG) and name != _TAG:
-                data = await read(self._driver, _path(repository, name), TEXT_LIMIT)
+                data = await read(driver, _path(repository, name), TEXT_LIMIT)
                 try:
                     if data is not None:
                         found[name.removeprefix(_TAG)] = decode_tag(data).text
@@ -52,7 +56,7 @@ class V1Repositories:
 
     async def tag(self, repository: V1Repository, tag: V1Tag) -> ImageId:
         """The image that a tag names; V1NotFound."""
-        data = await read(self._driver, _path(repository, f"{_TAG}{tag}"), TEXT_LIMIT)
+        data = await read(self._cached, _path(repository, f"{_TAG}{tag}"), TEXT_LIMIT)
         if data is None:
             raise V1NotFound(message="Tag not found")
         return decode_tag(data)
@@ -96,7 +100,7 @@ class V1Repositories:
     async def client(self, repository: V1Repository, tag: V1Tag | None = None) -> Mapping[str, object]:
         """What is known of the client that set `latest`, or that set a tag; also of what does not exist."""
         path = _path(repository, "json") if tag is None else _tag_json(repository, tag)
-        data = None if path is None else await read(self._driver, path)
+        data = None if path is None else await read(self._cached, path)
         try:
             document = json.loads(data or b"null")
         except (ValueError, RecursionError):
@@ -151,7 +155,7 @@ class V1Repositories:
         if listed is not None and image.text in listed_ids(listed):
             return True
         try:
-            tagged = set((await self.tags(repository)).values())
+            tagged = set((await self._tags(self._driver, repository)).values())
         except V1NotFound:
             return False
         for top in tagged:

@@ -7,16 +7,18 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
-from urllib.parse import quote, unquote_plus
+from urllib.parse import quote
 
 from klein import Klein
 from klein.resource import KleinResource
 from twisted.web.iweb import IRequest
-from werkzeug.exceptions import HTTPException
 
+from txregistry.auth.guard import Guard
+from txregistry.auth.tokens import repository_of
 from txregistry.core.registry import Registry
 from txregistry.errors import V1Error
 from txregistry.model.v1.names import V1Repository
+from txregistry.web.access import enter
 from txregistry.web.problems import answer, answer_json, is_v1
 from txregistry.web.request import RegistryRequest
 
@@ -29,8 +31,6 @@ BODY_LIMIT = 4 * 1024 * 1024
 
 #: What every answer says unless its route says otherwise.
 _NOT_CACHED = {"Cache-Control": "no-cache", "Pragma": "no-cache", "Expires": "-1", "Content-Type": "application/json"}
-#: `key=value` in an Authorization header, wherever it stands: clients write `Token Token signature=...`.
-_PARAMETER = re.compile(r'([A-Za-z0-9_]+)[:=][\s"]?([^",]+)"?')
 _SESSION = "v1_push"
 _COOKIE = re.compile(rf"(?:\A|;)\s*{_SESSION}=([A-Za-z0-9-]+)")
 
@@ -39,23 +39,30 @@ _COOKIE = re.compile(rf"(?:\A|;)\s*{_SESSION}=([A-Za-z0-9-]+)")
 class V1Options:
     """What an operator decides about V1: the flavor that is shown, and the registries that `X-Docker-Endpoints` names.
 
-    Without `endpoints` (`host[:port]`) it is the host that the client asked.
+    Without `endpoints` (`host[:port]`) it is the host that the client asked. A registry that is not `standalone` has an
+    index elsewhere, and so nothing of what that does.
     """
 
     flavor: str = "dev"
     endpoints: tuple[str, ...] = ()
+    standalone: bool = True
 
 
 class V1Resource(KleinResource):
-    """The resource of an app that puts the headers of V1 on every answer that is not V2's, routed or not."""
+    """The resource of an app that puts the headers of V1 on every answer that is not V2's, routed or not.
 
-    def __init__(self, app: Klein, options: V1Options) -> None:
+    Its routes ask the `guard`, if there is one.
+    """
+
+    def __init__(self, app: Klein, options: V1Options, guard: Guard | None = None) -> None:
         super().__init__(app)
         self._flavor = options.flavor
+        self._guard = guard
 
     def render(self, request: IRequest) -> Any:
         """Set the headers, and let Klein find the route."""
         ours = cast(RegistryRequest, request)
+        ours.guard = self._guard
         if is_v1(ours):
             ours.setHeader("X-Docker-Registry-Version", VERSION)
             ours.setHeader("X-Docker-Registry-Config", self._flavor)
@@ -66,11 +73,11 @@ class V1Resource(KleinResource):
             while len(path) > 1 and not path[0]:
                 del path[0]
         try:
-            # Klein would write a traceback to the log for what anybody may send.
-            b"/".join([ours.getRequestHostname(), *(ours.postpath or [])]).decode("utf-8")
-            return super().render(request)
-        except (UnicodeDecodeError, HTTPException):
-            return answer(ours, 400, "NAME_INVALID", "the path is not UTF-8, or the Host header is no name of a host")
+            b"/".join(ours.postpath or []).decode("utf-8")
+        except UnicodeDecodeError:
+            # Klein would write a traceback to the log for it.
+            return answer(ours, 400, "NAME_INVALID", "the path is not UTF-8")
+        return super().render(request)
 
 
 class Routes:
@@ -94,11 +101,11 @@ def route(app: Klein, rule: str, handlers: Mapping[str, Handler]) -> None:
     allowed = ", ".join(sorted({*methods, "OPTIONS"}))
 
     def handle(request: RegistryRequest, **parts: str) -> Any:
-        method = request.method.decode("ascii")
+        method = request.method.decode("ascii").upper()  # Werkzeug has found the route as if it were so
         if method == "OPTIONS":
             request.setHeader("Allow", allowed)
             return nothing(request, 200)
-        return handlers["GET" if method == "HEAD" else method](request, **parts)
+        return enter(request, rule, handlers["GET" if method == "HEAD" else method], parts)
 
     app.route(rule, methods=[*methods, "OPTIONS"], endpoint=f"V1 {rule}", strict_slashes=True)(handle)
 
@@ -124,8 +131,9 @@ def nothing(request: RegistryRequest, status: int) -> bytes:
 
 def header(request: RegistryRequest, name: str) -> str | None:
     """A request header, or None."""
-    found = request.getHeader(name)
-    return None if found is None else str(found)
+    found = request.getHeader(name.encode("ascii"))
+    # Asked for by text, Twisted would raise on bytes that are not UTF-8.
+    return None if found is None else found.decode("utf-8", "replace")
 
 
 async def read_json(request: RegistryRequest, message: str) -> Any:
@@ -140,16 +148,7 @@ async def read_json(request: RegistryRequest, message: str) -> Any:
 def authorized_repository(request: RegistryRequest) -> V1Repository | None:
     """The repository that the Authorization header speaks of, whatever its scheme; None without one."""
     text = header(request, "Authorization")
-    if text is None:
-        return None
-    name = dict(_PARAMETER.findall(text)).get("repository")
-    if name is None:
-        return None
-    try:
-        # Tokens have it in its quoted form.
-        return V1Repository.parse(unquote_plus(name))
-    except V1Error:
-        return None
+    return None if text is None else repository_of(text)
 
 
 def session(request: RegistryRequest) -> str | None:

@@ -12,8 +12,9 @@ _YEAR = 31_536_000
 
 
 def set_cacheable(request: RegistryRequest, now: float) -> None:
-    """Let an answer be kept for a year."""
-    request.setHeader("Cache-Control", f"public, max-age={_YEAR}")
+    """Let an answer be kept for a year, by anybody if anybody could have had it."""
+    whose = "private" if request.grant.is_personal else "public"
+    request.setHeader("Cache-Control", f"{whose}, max-age={_YEAR}")
     request.setHeader("Expires", formatdate(now + _YEAR, usegmt=True))
     request.setHeader("Last-Modified", LAST_MODIFIED)
     request.responseHeaders.removeHeader("Pragma")

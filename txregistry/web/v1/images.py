@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from klein import Klein
 
+from txregistry.model.v1.image import parse_image
 from txregistry.model.v1.names import ImageId
+from txregistry.web.access import guard_of
 from txregistry.web.request import RegistryRequest
 from txregistry.web.v1.base import BODY_LIMIT, header, raw, route, set_session, value
 from txregistry.web.v1.caching import not_modified, set_cacheable
@@ -50,7 +52,11 @@ class Images(ImageRoutes):
         """Begin the push of an image."""
         parsed = ImageId.parse_new(image)
         data = await request.body.read(BODY_LIMIT)
-        session = await self.v1.images.push_json(parsed, data, header(request, "X-Docker-Checksum"))
+        checksum = header(request, "X-Docker-Checksum")
+        if request.grant.listed is not None:
+            # What is wrong with the JSON is told first.
+            await guard_of(request).check_push(request.grant, parse_image(data, parsed, checksum))
+        session = await self.v1.images.push_json(parsed, data, checksum)
         set_session(request, image, session)
         return value(request, True)
 

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-import secrets
-import string
-
 from klein import Klein
 from twisted.internet.interfaces import IAddress
+from werkzeug.exceptions import NotFound
 
+from txregistry.auth.tokens import random_token
 from txregistry.model.v1.names import V1Repository
 from txregistry.web.request import RegistryRequest
 from txregistry.web.v1.base import BODY_LIMIT, Routes, header, nothing, raw, route, value
-
-_ALPHABET = string.ascii_uppercase + string.digits
 
 
 class Index(Routes):
     """`/v1/repositories/<repository>` and the list of its images."""
 
     def register(self, app: Klein) -> None:
-        """Add the routes of the index."""
+        """Add the routes of the index; where that is elsewhere, only the DELETE, which is none of its own."""
         base = "/v1/repositories/<path:repository>"
+        if not self.options.standalone:
+            for rule in (base, f"{base}/"):
+                route(app, rule, {"DELETE": self.delete})
+                # For all else there is no such path, whoever asks.
+                app.route(rule, methods=["GET", "PUT", "POST"], endpoint=f"no {rule}", strict_slashes=True)(_absent)
+            return
         for rule in (base, f"{base}/"):
             route(app, rule, {"PUT": self.put, "DELETE": self.delete})
         route(app, f"{base}/images", {"GET": self.images, "PUT": self.put_images, "DELETE": self.delete_images})
@@ -65,11 +68,15 @@ class Index(Routes):
 
     def _allow(self, request: RegistryRequest, repository: V1Repository, access: str) -> None:
         """Tell where the registry is and hand out a token for it, without which docker does not go on."""
-        signature = "".join(secrets.choice(_ALPHABET) for _ in range(16))
-        token = f'Token signature={signature},repository="{repository}",access={access}'
+        guard = request.guard
+        token = random_token(repository, access) if guard is None else guard.token(request.grant, repository, access)
         request.setHeader("X-Docker-Token", token)
         request.setHeader("WWW-Authenticate", token)
         request.setHeader("X-Docker-Endpoints", ",".join(self.options.endpoints) or _host(request))
+
+
+def _absent(_request: RegistryRequest, **_parts: str) -> bytes:
+    raise NotFound
 
 
 def _host(request: RegistryRequest) -> str:

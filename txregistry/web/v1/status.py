@@ -25,8 +25,8 @@ class Status(Routes):
         return value(request, f"docker-registry server ({self.options.flavor})")
 
     def ping(self, request: RegistryRequest) -> bytes:
-        """Say that V1 is spoken here, and that its clients find repositories and images on the same host."""
-        request.setHeader("X-Docker-Registry-Standalone", "True")
+        """Say that V1 is spoken here, and whether its clients find repositories and images on the same host."""
+        request.setHeader("X-Docker-Registry-Standalone", str(self.options.standalone))
         return value(request, True)
 
     async def status(self, request: RegistryRequest) -> bytes:

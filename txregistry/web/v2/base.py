@@ -10,6 +10,7 @@ from klein import Klein
 
 from txregistry.core.registry import Registry
 from txregistry.errors import Unsupported
+from txregistry.web.access import enter_v2
 from txregistry.web.problems import answer_json
 from txregistry.web.request import RegistryRequest
 
@@ -43,7 +44,7 @@ def route(app: Klein, rule: str, methods: list[str], handler: Handler) -> None:
     @wraps(handler)
     def marked(request: RegistryRequest, **parts: str) -> Any:
         request.setHeader("Docker-Distribution-Api-Version", "registry/2.0")
-        return handler(request, **parts)
+        return enter_v2(request, handler, parts)
 
     # Klein would tell endpoints apart by the function's name alone.
     app.route(rule, methods=methods, endpoint=handler.__qualname__)(marked)
@@ -61,15 +62,15 @@ def queries(request: RegistryRequest, name: str) -> list[str]:
 
 
 def header(request: RegistryRequest, name: str) -> str | None:
-    """A request header, or None."""
-    value = request.getHeader(name)
-    return None if value is None else str(value)
+    """A request header, or None; bytes that are not UTF-8 become U+FFFD, as in a query."""
+    value = request.getHeader(name.encode("ascii"))
+    return None if value is None else value.decode("utf-8", "replace")
 
 
 def nothing(request: RegistryRequest, status: int) -> bytes:
     """An answer without a body."""
     request.setResponseCode(status)
-    if status != 204:
+    if status not in {204, 304}:  # of a 304 it would be the length that a 200 has (RFC 9110, 8.6)
         request.setHeader("Content-Length", "0")
     return b""
 

@@ -47,7 +47,8 @@ class Blobs(Routes):
             reader.close()
 
     def _part(self, request: RegistryRequest, digest: Digest, size: int) -> ByteRange | None:
-        if not range_holds(header(request, "If-Range"), digest):
+        # A range is asked for by GET alone (RFC 9110, 14.2).
+        if request.method != b"GET" or not range_holds(header(request, "If-Range"), digest):
             return None
         try:
             return ByteRange.parse(header(request, "Range"), size)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from klein import Klein
 
-from txregistry.core.uploads import Chunk
+from txregistry.core.uploads import Chunk, check_id
 from txregistry.errors import DigestInvalid, NameInvalid
 from txregistry.model.digest import Digest
 from txregistry.model.names import RepositoryName
@@ -49,6 +49,7 @@ class Uploads(Routes):
     async def append(self, request: RegistryRequest, name: str, uuid: str) -> bytes:
         """Take a chunk (end-5)."""
         repository = RepositoryName.parse(name)
+        check_id(uuid)
         self._point_at(request, repository, uuid)
         offset = await self.registry.uploads.append(repository, uuid, request.body, _chunk(request))
         return self._accepted(request, repository, uuid, offset)
@@ -56,6 +57,7 @@ class Uploads(Routes):
     async def finish(self, request: RegistryRequest, name: str, uuid: str) -> bytes:
         """Take the last chunk, or none, and commit (end-6)."""
         repository = RepositoryName.parse(name)
+        check_id(uuid)
         digest = query(request, "digest")
         if digest is None:
             raise DigestInvalid("the closing PUT needs ?digest=<algorithm>:<hex>")

@@ -1,0 +1,24 @@
+"""How a start that cannot work ends: with one line and exit status 1."""
+
+from __future__ import annotations
+
+import os
+from typing import NoReturn
+
+from twisted.logger import Logger
+
+_log = Logger()
+
+
+class StartFailed(Exception):
+    """The server cannot start; the text is one line."""
+
+
+def end_start(line: str, *, daemon: bool) -> NoReturn:
+    """End the start with one line: on the terminal, or in a daemon's log and to the twistd that waits for it."""
+    if not daemon:
+        # sys.stderr leads into the log by now.
+        os.write(2, f"txregistry: {line}\n".encode(errors="backslashreplace"))
+        raise SystemExit(1)
+    _log.critical("{line}", line=line)
+    raise StartFailed(line)
