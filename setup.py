@@ -13,10 +13,13 @@ HERE = Path(__file__).parent
 
 S3 = ["boto3>=1.34"]
 REDIS = ["txredisapi>=1.6"]
+INDEX = ["treq>=24.9"]
+ACCOUNTS = ["bcrypt>=4"]
 LINT = ["mypy>=1.11", "mypy-zope>=1.0.8", "ruff>=0.6", "types-PyYAML"]
 TEST = [
     *("hypothesis>=6.100", "moto[s3,server]>=5", 'backports.zstd; python_version < "3.14"', "setuptools>=77"),
-    *(*S3, *REDIS),
+    "rsa>=4.9",
+    *(*S3, *REDIS, *INDEX, *ACCOUNTS),
 ]
 
 setup(
@@ -59,7 +62,9 @@ setup(
     extras_require={
         "s3": S3,
         "redis": REDIS,
-        "all": [*S3, *REDIS],
+        "index": INDEX,
+        "accounts": ACCOUNTS,
+        "all": [*S3, *REDIS, *INDEX, *ACCOUNTS],
         "test": TEST,
         "lint": LINT,
         "dev": [*TEST, *LINT, "towncrier", "tox>=4"],

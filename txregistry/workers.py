@@ -24,12 +24,13 @@ import secrets
 import signal
 import socket
 import subprocess
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
 from twisted.application.service import MultiService, Service
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.logger import Logger, globalLogPublisher
@@ -130,12 +131,15 @@ class WorkersService(Service):
     def startService(self) -> None:
         """Start the workers and wait until all serve; the first that cannot ends the start."""
         super().startService()
-        workers = [self._start(slot) for slot in self.slots]
         try:
+            workers = [self._start(slot) for slot in self.slots]
             for worker in workers:
                 why = self._wait_for(worker)
                 if why is not None:
                     end_start(why, daemon=self.orders.daemon)
+        except OSError as error:
+            self._end_now()
+            end_start(_cannot_start(error), daemon=self.orders.daemon)
         except BaseException:
             self._end_now()
             raise
@@ -254,7 +258,13 @@ class WorkersService(Service):
         if slot.retry is not None and slot.retry.active():
             slot.retry.cancel()
         slot.retry = None
-        worker = self._start(slot)
+        try:
+            worker = self._start(slot)
+        except OSError as error:
+            # No memory, no more processes or descriptors: it may pass.
+            _log.error("{why}", why=_cannot_start(error))
+            slot.retry = self._reactor.callLater(LONGEST_PAUSE, self._start_another, slot)
+            return
         worker.deadline = self._reactor.callLater(START_SECONDS, self._too_slow, worker)
         self._listen_to(worker)
 
@@ -309,9 +319,13 @@ class WorkersService(Service):
             if late.active():
                 late.cancel()
         for shared in self._shared:
-            shared.close()
+            await maybeDeferred(shared.close)
         if self._restore_hangup is not None:
             self._restore_hangup()
+
+
+def _cannot_start(error: OSError) -> str:
+    return f"a worker could not start: {sys.executable}: {os.strerror(error.errno or 0)}"
 
 
 def usable_cpus() -> int:

@@ -79,7 +79,7 @@ class CachedReadsTests(SynchronousTestCase):
     def test_pushes_and_deletes_of_v2(self):
         digest = self.push()
         self.run_now(self.registry.blobs.mount(RepositoryName.parse("c"), NAME, Digest.of(CONFIG)))
-        self.run_now(self.registry.blobs.missing(NAME, [Digest.of(CONFIG)]))
+        self.run_now(self.registry.blobs.missing(NAME, [Digest.of(CONFIG)], 10))
         self.run_now(self.registry.tags.delete(NAME, LATEST))
         self.push()
         self.run_now(self.registry.manifests.delete(NAME, digest))

@@ -17,7 +17,7 @@ from tests.core.local_store import LONG, Ask, Store, asking, foreign_blobs, memo
 from tests.web.v2.base import OCI_INDEX, OCI_MANIFEST, image, index, sha256
 from txregistry.concurrency import start
 from txregistry.core.registry import Registry
-from txregistry.errors import RegistryError, StorageError
+from txregistry.errors import RegistryError
 from txregistry.model.digest import Digest
 from txregistry.model.names import RepositoryName, parse_reference
 from txregistry.testing.faults import SYNCS, CrashState, RecordingDisk, _states_at
@@ -133,12 +133,12 @@ async def _look(registry: Registry, key: Key) -> Value:
 
 
 def look(registry: Registry, key: Key) -> Value:
-    """What the registry has for this key; its exception's name for one that says more than that it is not there."""
+    """What the registry has for this key, which may be an exception that says more than that it is not there."""
     try:
         return result_of(start(_look(registry, key)))
     except RegistryError:
         return None
-    except StorageError as error:
+    except Exception as error:  # damage shows itself in many ways, and each is a finding
         return repr(error).encode()
 
 

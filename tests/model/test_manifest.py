@@ -276,6 +276,12 @@ class RefusedTests(SynchronousTestCase):
         detail = self.refused(dumps(image(config={"size": 1, "digest": "x" * 5000})))
         self.assertEqual(detail["found"], "x" * 200)
 
+    def test_found_is_json(self):
+        """A number may be beyond what JSON can say of it again."""
+        for number in (b"1e999", b"-1e999", b"9" * 4000):
+            detail = self.refused(b'{"schemaVersion": %s}' % number)
+            self.assertEqual((detail["pointer"], detail["found"]), ("/schemaVersion", "a very large number"))
+
 
 class UnknownTypeTests(SynchronousTestCase):
     def parse(self, document, header=None):

@@ -36,6 +36,13 @@ class ByteRangeTests(SynchronousTestCase):
             with self.subTest(header):
                 self.assertIsNone(ByteRange.parse(header, 10))
 
+    def test_blanks(self):
+        """However many there are: with the square of their number this would never come to its end."""
+        self.assertEqual(ByteRange.parse(" bytes = 1 - 2 ", 10), ByteRange(1, 3))
+        many = " " * 1_000_000
+        for header in (f"bytes={many}x", f"bytes={many}-{many}x", f"bytes=1{many}x", f"{many}x"):
+            self.assertIsNone(ByteRange.parse(header, 10))
+
     def test_unsatisfiable(self):
         for header, size in [
             ("bytes=500-0", 3000),

@@ -20,7 +20,7 @@ from txregistry.errors import LostRace, NoSpace, NotFound, ReadOnly, StorageErro
 from txregistry.interfaces import IPartial, IProvesFresh, IReader, ISendsFiles, IStorageDriver
 from txregistry.storage import disk as disk_module
 from txregistry.storage.disk import file_system
-from txregistry.storage.local import LocalDriver
+from txregistry.storage.local import PAUSE, LocalDriver
 from txregistry.storage.pool import Pool
 from txregistry.testing.drivers import DriverSuite
 from txregistry.testing.faults import FaultyDisk
@@ -233,6 +233,23 @@ class LocalTests(LocalCase):
         self.assertEqual(self.names("_txregistry/tmp/put"), [])
         self.assertEqual(open_files(self.root), [])
 
+    def test_a_failed_write_gives_its_space_back(self):
+        """Up to the last checkpoint, from which the next one goes on."""
+        partial = self.get(self.driver.partial("uploads/one", create=True))
+        for saved in (b"", b"0123"):
+            self.get(partial.write([b"saved" if saved else b""], len(saved)))
+            self.get(partial.write([LARGE], partial.offset))
+            self.disk.fail("pwritev", OSError(errno.ENOSPC, "full"))
+            self.fails(partial.write([LARGE], partial.offset), NoSpace)
+            self.get(partial.close())
+            self.assertEqual(os.path.getsize(f"{self.root}/uploads/one/data"), len(saved))
+            partial = self.get(self.driver.partial("uploads/one"))
+            self.assertEqual(partial.offset, len(saved))
+            if not saved:
+                self.get(partial.write([b"0123"], 0))
+                self.get(partial.checkpoint(b"state"))
+        self.get(partial.cancel())
+
     def test_cached_reads_stay_in_place(self):
         """A small cached object needs no thread; a miss, a large one, and a network file system do."""
         self.get(self.driver.put("a", b"1"))
@@ -250,6 +267,16 @@ class LocalTests(LocalCase):
         self.assertNoResult(waiting)
         pool.flush()
         self.assertEqual(self.get(waiting)[0], LARGE)
+
+    def test_reads_in_place_pause(self):
+        """However many follow each other, now and then others get their turn."""
+        self.get(self.driver.put("a", b"1"))
+        pool = ManualPool()
+        driver = self.make_driver(pool)
+        waiting = [driver.read("a", 10) for _ in range(10 * PAUSE)]
+        self.assertEqual(pool.waiting, ["small"] * 10)
+        pool.flush()
+        self.assertEqual({self.get(each)[0] for each in waiting}, {b"1"})
 
     def test_network_file_systems(self):
         """There nothing is read in place, and no stamp is trusted."""

@@ -383,6 +383,7 @@ class MalformedTests(ChannelTestCase):
         connection.send(sent + request_head("GET", "/after"))
         result = self.successResultOf(response)
         self.assertEqual((result.code, result.header("Connection")), (code, "close"))
+        self.assertNotEqual(result.phrase, "Unknown Status")
         self.assertTrue(result.text.strip())
         self.assertTrue(connection.half_closed)
         self.assertNotIn("after", self.routes.events)
@@ -406,6 +407,13 @@ class MalformedTests(ChannelTestCase):
         self.refused(b"GET / HTTP/1.1\r\n" + b"A: %s\r\n" % (b"a" * 990) * 34 + b"\r\n", 431)
         self.refused(b"GET / HTTP/1.1\r\n" + b"A: b\r\n" * 501 + b"\r\n", 431)
         self.assertIn('"GET / HTTP/1.1" 431', self.log[0])
+
+    def test_targets_with_a_host(self) -> None:
+        for target in ("http://a/after", "HTTPS://a:443/after?x=/y"):
+            self.assertEqual(self.successResultOf(self.agent.request("GET", target)).code, 200)
+        self.assertEqual([uri.split()[6] for uri in self.log], ["/after", "/after?x=/y"])
+        for target in ("http://a", "http://a?/after"):
+            self.assertEqual(self.successResultOf(self.agent.request("GET", target)).code, 404)
 
     def test_within_limits(self) -> None:
         for headers in ({"A": "a" * 32000}, [("A", "b")] * 498):

@@ -11,12 +11,16 @@ from typing import Any
 
 from txregistry.config import document
 from txregistry.config import flavor as flavors
+from txregistry.config.environment import SIGN, Environment
 from txregistry.config.keys import Block, default_of, read_keys
 from txregistry.config.kinds import PORT, ConfigError, Where, short
 from txregistry.config.schema import IGNORED, KEYS, MAIL
 from txregistry.config.settings import Cors, Mail, Redis, Settings, Storage
 
 _EMBEDDED = "embedded default"
+_LOOPBACK = "tcp:5000:interface=127.0.0.1"
+#: What origins begin with that are no flavors.
+_ELSEWHERE = ("--", SIGN)
 _BY_NAME = {key.name: key for key in KEYS}
 
 
@@ -65,12 +69,12 @@ def load(
         content = document.flavors_of(source, snapshot.text)
     chosen = flavors.choose(content, name, source or _EMBEDDED, environ)
     return _Reading(
-        chosen, source, options, Where(source or _EMBEDDED, "", cwd, environ.get("HOME"))
+        chosen, source, options, Where(source or _EMBEDDED, "", cwd, environ.get("HOME")), environ
     ).settings()
 
 
 def _embedded(environ: Mapping[str, str], options: Options) -> dict[str, object]:
-    content: dict[str, object] = {"storage": "local", "listen": "tcp:5000:interface=127.0.0.1"}
+    content: dict[str, object] = {"storage": "local", "listen": _LOOPBACK}
     if options.storage_path:
         return content
     data, home = environ.get("XDG_DATA_HOME", ""), environ.get("HOME", "")
@@ -88,7 +92,14 @@ def _embedded(environ: Mapping[str, str], options: Options) -> dict[str, object]
 class _Reading:
     """The steps from one flavor to its settings."""
 
-    def __init__(self, flavor: flavors.Flavor, source: str | None, options: Options, root: Where) -> None:
+    def __init__(
+        self,
+        flavor: flavors.Flavor,
+        source: str | None,
+        options: Options,
+        root: Where,
+        environ: Mapping[str, str],
+    ) -> None:
         self.flavor = flavor
         self.source = source
         self.root = root
@@ -100,15 +111,30 @@ class _Reading:
             ignored=IGNORED,
             allowed="a key that `txregistry config sample` shows",
         )
+        self._take_environment(environ)
         self._take(options)
         self.values_and_defaults = {key.name: self.values.get(key.name, default_of(key)) for key in KEYS}
 
     def place(self, name: object) -> Where:
         """Where the key `name` was written."""
         origin = self.origins.get(name, self.flavor.name)
-        path = origin if origin.startswith("--") else f"{origin}.{short(name)}"
-        source = "" if origin.startswith("--") else self.root.source
+        path = origin if origin.startswith(_ELSEWHERE) else f"{origin}.{short(name)}"
+        source = "" if origin.startswith(_ELSEWHERE) else self.root.source
         return replace(self.root, source=source, path=path)
+
+    def _take_environment(self, environ: Mapping[str, str]) -> None:
+        engines = {self.values.get("storage", default_of(_BY_NAME["storage"]))}
+        if "glance" in engines:
+            engines.add(self.values.get("storage_alternate", default_of(_BY_NAME["storage_alternate"])))
+        interface = None
+        if self.source is None:
+            # The embedded default is no key that anybody set.
+            self.values.pop("listen")
+            interface = "127.0.0.1"
+        environment = Environment(_BY_NAME, self.values, self.origins, self.root)
+        environment.take(environ, {str(engine) for engine in engines}, interface)
+        if self.source is None and "listen" not in self.values:
+            self.values["listen"] = (_LOOPBACK,)
 
     def _take(self, options: Options) -> None:
         for option in fields(options):
@@ -142,7 +168,7 @@ class _Reading:
     def _origin(self, name: str) -> str:
         spellings = (name, *_BY_NAME[name].aliases)
         origin = next(self.origins[spelling] for spelling in spellings if spelling in self.origins)
-        return origin if self.source or origin.startswith("--") else _EMBEDDED
+        return origin if self.source or origin.startswith(_ELSEWHERE) else _EMBEDDED
 
     def _transport(self) -> dict[str, object]:
         every = self.values_and_defaults

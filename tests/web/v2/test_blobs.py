@@ -54,6 +54,12 @@ class Pull(V2TestCase):
         for asked in ("bytes=0-1,4-5", "pages=1-2", "bytes=x"):
             self.assertEqual(self.ask("GET", self.url, {"Range": asked}).code, 200)
 
+    def test_head_knows_no_ranges(self) -> None:
+        for asked in ("bytes=0-1", "bytes=5000-"):
+            response = self.ask("HEAD", self.url, {"Range": asked})
+            self.assertEqual((response.code, response.header("Content-Length")), (200, "2000"))
+            self.assertEqual(response.header("Content-Range"), None)
+
     def test_if_range(self) -> None:
         for tag, code in ((f'"{self.digest}"', 206), ('"other"', 200)):
             self.assertEqual(self.ask("GET", self.url, {"Range": "bytes=0-1", "If-Range": tag}).code, code)
@@ -63,6 +69,7 @@ class Pull(V2TestCase):
             response = self.ask("GET", self.url, {"If-None-Match": tag})
             self.assertEqual((response.code, response.body), (304, b""))
             self.assertEqual(response.header("ETag"), f'"{self.digest}"')
+            self.assertEqual(response.header("Content-Length"), None)
         self.assertEqual(self.ask("GET", self.url, {"If-None-Match": '"x"'}).code, 200)
 
     def test_an_encoded_digest(self) -> None:

@@ -18,6 +18,8 @@ from tests.web.v2.base import (
 )
 from txregistry.core.policy import Policy
 from txregistry.model.digest import Digest
+from txregistry.model.names import RepositoryName
+from txregistry.storage import layout
 
 
 class Pull(V2TestCase):
@@ -136,6 +138,24 @@ class Push(V2TestCase):
         detail = self.refused(self.push("a", "t", index([image()]), OCI_INDEX), 400, "MANIFEST_BLOB_UNKNOWN")
         self.assertEqual(detail["missing"], [sha256(image())])
 
+    def test_many_missing_parts_are_not_all_looked_for(self) -> None:
+        names = [str(number).encode() for number in range(300)]
+        for manifest, media_type in ((image(layers=names), OCI_MANIFEST), (index(names), OCI_INDEX)):
+            detail = self.refused(self.push("a", "t", manifest, media_type), 400, "MANIFEST_BLOB_UNKNOWN")
+            self.assertEqual(detail["missing"], [sha256(name) for name in names[:100]])
+
+    def test_a_blob_that_is_deleted_meanwhile_is_missing(self) -> None:
+        settle, delete = self.memory.driver.settle, self.memory.driver.remove
+
+        def deleted_first(path: str) -> object:
+            if path == layout.layer_link(RepositoryName("a"), Digest.of(b"layer")):
+                self.successResultOf(delete(path))
+            return settle(path)
+
+        self.patch(self.memory.driver, "settle", deleted_first)
+        detail = self.refused(self.push("a", "t", image()), 400, "MANIFEST_BLOB_UNKNOWN")
+        self.assertEqual(detail["missing"], [sha256(b"layer")])
+
     def test_layers_that_are_elsewhere(self) -> None:
         foreign = "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip"
         document = json.loads(image())
@@ -222,6 +242,20 @@ class Delete(V2TestCase):
         self.ask("DELETE", f"/v2/a/manifests/{sha256(manifest)}")
         self.assertEqual(self.push("a", "t", manifest).code, 201)
         self.assertEqual(self.ask("GET", "/v2/a/manifests/t").body, manifest)
+
+    def test_by_two_at_once(self) -> None:
+        """Whoever comes second finds done what was asked."""
+        self.push_image("a", "t")
+        remove = self.memory.driver.remove
+
+        def twice(path: str) -> object:
+            self.successResultOf(remove(path))
+            return remove(path)
+
+        self.patch(self.memory.driver, "remove", twice)
+        for target in ("manifests/t", f"blobs/{sha256(b'layer')}"):
+            self.assertEqual(self.ask("DELETE", f"/v2/a/{target}").code, 202)
+            self.assertEqual(self.ask("GET", f"/v2/a/{target}").code, 404)
 
     def test_of_nothing(self) -> None:
         self.refused(self.ask("DELETE", "/v2/a/manifests/t"), 404, "NAME_UNKNOWN")

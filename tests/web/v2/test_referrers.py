@@ -7,6 +7,7 @@ from typing import Any
 
 from tests.web.v2.base import CONFIG, OCI_INDEX, OCI_MANIFEST, V2TestCase, descriptor, image, index, sha256
 from txregistry.model.digest import Digest
+from txregistry.storage.memory import MemoryDriver
 
 
 class Referrers(V2TestCase):
@@ -96,6 +97,18 @@ class Referrers(V2TestCase):
         before = self.referrers()
         self.successResultOf(self.memory.driver.remove("_txregistry/index"))
         self.assertEqual(self.referrers(), before)
+
+    def test_a_full_store_is_read(self) -> None:
+        """Nothing has to be written for an answer about what was pushed here."""
+        self.refer(number=1)
+        driver = self.memory.driver
+        assert isinstance(driver, MemoryDriver)
+        driver.capacity = self.memory.contents.used()
+        self.assertEqual(len(self.referrers()), 1)
+        self.assertNotIn("_txregistry/index/referrers/a/_indexed", self.paths())
+        driver.capacity = None
+        self.assertEqual(len(self.referrers()), 1)
+        self.assertIn("_txregistry/index/referrers/a/_indexed", self.paths())
 
     def test_pages(self) -> None:
         for number in range(5):

@@ -175,6 +175,13 @@ class Sessions(V2TestCase):
         for uuid in (str(uuid4()), other, "x", "..", "%2e%2e", "a%2fb", "x" * 3000):
             self.refused(self.ask("GET", f"/v2/a/blobs/uploads/{uuid}"), 404, self.unknown(uuid))
 
+    def test_an_id_of_nobody_is_not_repeated_in_a_header(self) -> None:
+        for uuid in ("%0d%0aEvil:%201", "%00", "x"):
+            for method in ("GET", "PATCH", "PUT", "DELETE"):
+                response = self.ask(method, f"/v2/a/blobs/uploads/{uuid}?digest={sha256(DATA)}")
+                self.assertIn("Location", self.refused(response, 404, "BLOB_UPLOAD_UNKNOWN")["reason"])
+                self.assertEqual(response.header("Location"), None)
+
     def unknown(self, uuid: str) -> str:
         return "NAME_UNKNOWN" if "%2f" in uuid else "BLOB_UPLOAD_UNKNOWN"
 
