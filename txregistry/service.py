@@ -44,10 +44,15 @@ from txregistry.listen import (
 from txregistry.logs import AccessLog, keep_from
 from txregistry.mail import MailService
 from txregistry.startup import StartFailed, end_start
-from txregistry.storage.factory import EngineError, open_driver, require, require_cache, with_cache
+from txregistry.storage.factory import (
+    EngineError,
+    open_diff_queue,
+    open_driver,
+    require,
+    require_cache,
+    with_cache,
+)
 from txregistry.storage.pool import Pool
-from txregistry.storage.redis_cache import Address, RedisLink
-from txregistry.storage.redis_queue import RedisQueue
 from txregistry.version import __version__
 from txregistry.web.app import WebOptions, make_resource
 from txregistry.web.site import RegistrySite
@@ -93,6 +98,8 @@ def endpoints_of(
         require(settings.storage.engine)
         if settings.cache_lru is not None:
             require_cache()
+        if settings.cache is not None:
+            require_cache("cache")
         endpoints = [parse(text) for text in settings.listen]
         tls = None
         if any(endpoint.needs_certificate for endpoint in endpoints):
@@ -258,7 +265,7 @@ class RegistryService(Service):
             _log.warn("{line}", line=line)
         _log.info("{who}", who=who_may_push(settings, self._endpoints))
         name = next(filter(None, map(registry_name, addresses)), None)
-        if name is not None:
+        if name is not None and self.guard.knows_v2:
             _log.info("try: docker tag alpine {name}/alpine && docker push {name}/alpine", name=name)
 
     def _exposed(self, addresses: list[IAddress]) -> list[str]:
@@ -298,16 +305,10 @@ def policy_of(settings: config.Settings) -> Policy:
     )
 
 
-def diff_queue_of(settings: config.Settings, reactor: Any) -> RedisQueue | None:
-    """The queue of diffs in the Redis of `cache`; StartFailed where the library for it is missing."""
-    if settings.cache is None:
-        return None
+def diff_queue_of(settings: config.Settings, reactor: Any) -> Any:
+    """The queue of diffs that is shared with others, if one is configured."""
     redis = settings.cache
-    try:
-        link = RedisLink(Address(redis.host, redis.port, redis.db, redis.password), 1, reactor)
-    except ImportError:
-        raise StartFailed("cache: Redis needs the package txredisapi; allowed is to install it, or no cache") from None
-    return RedisQueue(link)
+    return None if redis is None else open_diff_queue((redis.host, redis.port, redis.db, redis.password), reactor)
 
 
 def web_options_of(settings: config.Settings) -> WebOptions:

@@ -146,6 +146,7 @@ class PowerCutTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.folder = memory_folder(self)
         self.found = f"{self.folder}/found"
+        self.prefixes = 0
 
     def record(self, without: str | None = None) -> RecordingDisk:
         """Run the scenario on a disk that takes notes."""
@@ -166,6 +167,7 @@ class PowerCutTests(SynchronousTestCase):
             last = disk.log[length - 1] if length else None
             if length % every and not (isinstance(last, tuple) and last[0] == "mark"):
                 continue
+            self.prefixes += 1
             for state in _states_at(disk, length, window):
                 key = state.key()
                 if key not in seen:
@@ -208,16 +210,14 @@ class PowerCutTests(SynchronousTestCase):
     def test_everything_acknowledged_survives(self) -> None:
         disk = self.record()
         wrong: list[str] = []
-        lengths: set[int] = set()
         total = retries = 0
-        for length, state in self.states(disk, 1 if LONG else 6, 12 if LONG else 2):
-            retry = state.how == "all unsynced lost" or (LONG and state.how == "unsynced names lost")
+        for length, state in self.states(disk, 1 if LONG else 3, 12 if LONG else 4):
+            retry = LONG or state.how in {"nothing lost", "all unsynced lost"}
             wrong += [f"after {length} calls, {state.how}: {text}" for text in self.lost(state, retry)]
-            lengths.add(length)
             retries += retry
             total += 1
         print(
-            f"power cut: {len(lengths)} prefixes of {len(disk.log)} calls, {total} states, "
+            f"power cut: {self.prefixes} prefixes of {len(disk.log)} calls, {total} states, "
             f"{len(SCENARIO)} steps acknowledged, {retries} retried, {len(wrong)} lost"
         )
         self.assertEqual(wrong, [])

@@ -1,5 +1,6 @@
 """Several workers as processes: how connections are spread, what a killed one costs, and five graceful restarts."""
 
+import contextlib
 import hashlib
 import http.client
 import json
@@ -7,16 +8,16 @@ import os
 import signal
 import socket
 import ssl
+import subprocess
 import sys
 import threading
-import time
-from collections import Counter
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.certificates import Authority
-from tests.running import SECONDS, Running, run, wait_until
+from tests.running import ROOT, SECONDS, Running, environment, run, wait_until
+from tests.web.v1.base import archive, simple
 
 LOCAL = "tcp:0:interface=127.0.0.1"
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -42,13 +43,25 @@ def children(pid: int) -> "set[int]":
 
 def sockets_of(pid: int) -> int:
     """How many sockets a process has open."""
-    count = 0
+    return len(inodes(pid))
+
+
+def inodes(pid: int) -> "set[str]":
+    """The sockets that a process has open, as /proc/net names them."""
+    found = set()
     for descriptor in Path(f"/proc/{pid}/fd").iterdir():
-        try:
-            count += os.readlink(descriptor).startswith("socket:")
-        except OSError:
-            pass  # closed meanwhile
-    return count
+        with contextlib.suppress(OSError):  # closed meanwhile
+            kind, _, inode = os.readlink(descriptor).partition(":[")
+            if kind == "socket":
+                found.add(inode.rstrip("]"))
+    return found
+
+
+def accepts(pid: int, port: int) -> bool:
+    """Whether a process has a listening socket of an IPv4 port."""
+    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    listening = {line[9] for line in lines if line[3] == "0A" and int(line[1].partition(":")[2], 16) == port}
+    return not listening.isdisjoint(inodes(pid))
 
 
 class Client(threading.Thread):
@@ -73,6 +86,7 @@ class Client(threading.Thread):
             number += 1
             try:
                 self.push(number)
+                self.push_v1(number)
             except ConnectionRefusedError as error:
                 self.refused += 1
                 self._failed(error)
@@ -84,8 +98,12 @@ class Client(threading.Thread):
         self.failures.append(f"{type(error).__name__}: {error}")
         self._connection.close()
 
-    def ask(self, method: str, path: str, body: "bytes | None" = None, wanted: int = 200, **headers: str) -> "tuple[http.client.HTTPResponse, bytes]":
-        self._connection.request(method, path, body, {name.replace("_", "-"): text for name, text in headers.items()})
+    def ask(
+        self, method: str, path: str, body: "bytes | None" = None, wanted: int = 200, **headers: str
+    ) -> "tuple[http.client.HTTPResponse, bytes]":
+        self._connection.request(
+            method, path, body, {name.replace("_", "-"): text for name, text in headers.items()}
+        )
         response = self._connection.getresponse()
         data = response.read()
         self.requests += 1
@@ -103,7 +121,9 @@ class Client(threading.Thread):
         for start, piece in ((0, layer[:half]), (half, layer[half:])):
             assert location is not None
             place = f"{start}-{start + len(piece) - 1}"
-            answer, _ = self.ask("PATCH", location, piece, 202, Content_Range=place, Content_Type="application/octet-stream")
+            answer, _ = self.ask(
+                "PATCH", location, piece, 202, Content_Range=place, Content_Type="application/octet-stream"
+            )
             location = answer.getheader("Location")
         assert location is not None
         mark = "&" if "?" in location else "?"
@@ -124,6 +144,23 @@ class Client(threading.Thread):
         self.kept[f"{base}/manifests/t{number}"] = manifest
         for path, content in list(self.kept.items())[-4:]:
             assert self.ask("GET", path, Accept=MANIFEST)[1] == content, path
+
+    def push_v1(self, number: int) -> None:
+        """An image of V1 with its tag, and all of it back. The cookie of the layer's answer goes with the checksum."""
+        image = hashlib.sha256(f"{self.repository} {number}".encode()).hexdigest()
+        base = f"/v1/images/{image}"
+        data = json.dumps({"id": image}).encode()
+        layer = archive("etc/motd", f"{self.repository} {number}\n".encode() * 1000)
+        self.ask("PUT", f"{base}/json", data)
+        cookie = self.ask("PUT", f"{base}/layer", layer)[0].getheader("Set-Cookie")
+        assert cookie is not None
+        cookie = cookie.partition(";")[0]
+        self.ask("PUT", f"{base}/checksum", b"", X_Docker_Checksum=simple(data, layer), Cookie=cookie)
+        tag = f"/v1/repositories/{self.repository}/tags/v{number}"
+        self.ask("PUT", tag, json.dumps(image).encode())
+        self.kept.update({f"{base}/json": data, f"{base}/layer": layer, tag: json.dumps(image).encode()})
+        for path, content in list(self.kept.items())[-3:]:
+            assert self.ask("GET", path)[1] == content, path
 
     def lost(self) -> "list[str]":
         """What was acknowledged and is not there."""
@@ -152,6 +189,10 @@ class InAFolder(SynchronousTestCase):
 
     def workers(self, server: Running) -> "set[int]":
         return children(server.process.pid)
+
+    def other_workers(self, server: Running, before: "set[int]", count: int) -> None:
+        """Wait until none is left of those before, and so many others run."""
+        wait_until(lambda: len(now := self.workers(server)) == count and not now & before, "other workers")
 
 
 class WorkersTests(InAFolder):
@@ -212,7 +253,7 @@ class WorkersTests(InAFolder):
             before = self.workers(server)
             asked = [client.requests for client in clients]
             server.process.send_signal(signal.SIGHUP)
-            wait_until(lambda: len(now := self.workers(server)) == WORKERS and not now & before, "other workers")
+            self.other_workers(server, before, WORKERS)
             self.assertTrue(all(client.requests > past for client, past in zip(clients, asked, strict=True)))
 
     def kill(self, server: Running, clients: "list[Client]") -> None:
@@ -222,7 +263,8 @@ class WorkersTests(InAFolder):
         wait_until(lambda: len(self.workers(server) - {victim}) == WORKERS, "another worker in its place")
         asked = [client.requests for client in clients]
         wait_until(
-            lambda: all(client.requests > past + 20 for client, past in zip(clients, asked, strict=True)), "more requests"
+            lambda: all(client.requests > past + 20 for client, past in zip(clients, asked, strict=True)),
+            "more requests",
         )
         self.assertEqual(len(self.workers(server) & before), WORKERS - 1)
 
@@ -238,7 +280,9 @@ class WorkersTests(InAFolder):
             pids = self.workers(server)
             self.assertEqual({os.getpgid(pid) for pid in pids}, pids)
             server.process.kill()
-            wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids), "the end of the workers")
+            wait_until(
+                lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids), "the end of the workers"
+            )
 
     def test_requests_in_flight_and_idle_connections(self):
         """A slow upload ends well on the worker that began it, and an idle connection gets one more answer."""
@@ -254,12 +298,14 @@ class WorkersTests(InAFolder):
             slow.send(data[:100_000])
             before = self.workers(server)
             server.process.send_signal(signal.SIGHUP)
-            wait_until(lambda: len(self.workers(server)) == 2, "a second worker")
-            time.sleep(1.5)  # that it serves is seen by nobody but its parent
+            (old,) = before
+            wait_until(lambda: not accepts(old, int(host.partition(":")[2])), "a second worker that serves")
             self.assertEqual(server.get("/v2/")[0], 200)
             slow.send(data[100_000:])
             response = slow.getresponse()
-            self.assertEqual((response.status, response.getheader("Connection")), (201, "close"), response.read())
+            self.assertEqual(
+                (response.status, response.getheader("Connection")), (201, "close"), response.read()
+            )
             self.assertTrue(before & self.workers(server))
             idle.request("GET", "/v2/")
             response = idle.getresponse()
@@ -294,7 +340,7 @@ class WorkersTests(InAFolder):
                     os.kill(min(before), signal.SIGKILL)
                 else:
                     server.process.send_signal(signal.SIGHUP)
-                wait_until(lambda: (now := self.workers(server)) and not now & before, "another worker")
+                self.other_workers(server, before, 1)
             assert location is not None
             mark = "&" if "?" in location else "?"
             self.assertEqual(ask("PUT", f"{location}{mark}digest={digest_of(data)}", b"").status, 201)
@@ -317,7 +363,7 @@ class WorkersTests(InAFolder):
                 self.assertEqual(path.stat().st_mode & 0o777, 0o600)
                 before = self.workers(server)
                 server.process.send_signal(signal.SIGHUP)
-                wait_until(lambda: len(now := self.workers(server)) == 2 and not now & before, "other workers")
+                self.other_workers(server, before, 2)
             # New workers read the certificate anew.
             os.replace(authority.issue("other")[0], certificate)
             server.process.send_signal(signal.SIGHUP)
@@ -325,7 +371,9 @@ class WorkersTests(InAFolder):
             wait_until(lambda: len(self.workers(server)) == 2, "its end")
             self.assertEqual(server.get("/v2/", context)[0], 200)
             server.stop()
-            self.assertIn("do not belong together; those that serve go on as they are", "\n".join(server.lines))
+            self.assertIn(
+                "do not belong together; those that serve go on as they are", "\n".join(server.lines)
+            )
         self.assertFalse(path.exists())
 
     def test_as_many_as_cpus(self):
@@ -336,7 +384,9 @@ class WorkersTests(InAFolder):
         with Running(self.folder, "--listen", LOCAL, "--workers", "2") as server:
             server.get("/v2/")
             server.stop()
-        self.assertEqual(len([line for line in server.lines if line.startswith("127.0.0.1 - - [")]), 1, server.lines)
+        self.assertEqual(
+            len([line for line in server.lines if line.startswith("127.0.0.1 - - [")]), 1, server.lines
+        )
 
     def test_in_the_background(self):
         result = run(self.folder, "registry", "--config", self.config())
@@ -369,6 +419,40 @@ class WorkersTests(InAFolder):
             self.assertEqual(server.stop(), -signal.SIGTERM)
 
 
+class PrivilegeTests(InAFolder):
+    NOBODY = 65534
+
+    def test_files_and_ports_of_root(self):
+        """The sockets and the key are root's, the workers are not; a restart knows the files that they cannot read."""
+        os.chmod(self.folder, 0o755)
+        able = [sys.executable, "-c", "import txregistry.worker"]
+        if os.geteuid() != 0:
+            self.skipTest("needs to be root")
+        try:
+            subprocess.run(
+                able, cwd="/", env=environment(ROOT), check=True, user=self.NOBODY, capture_output=True
+            )
+        except (OSError, subprocess.CalledProcessError):
+            self.skipTest("only root may use this Python")
+        certificate, key = Authority(str(self.folder / "tls")).issue("server")
+        os.chmod(key, 0o600)
+        os.chmod(self.config(), 0o600)
+        store = self.folder / "store"
+        store.mkdir()
+        os.chown(store, self.NOBODY, self.NOBODY)
+        arguments = ("--config", self.config(), "--workers", "2", "--listen", "https:0:interface=127.0.0.1")
+        identity = ("--uid", str(self.NOBODY), "--gid", str(self.NOBODY))
+        tls = ("--tls-certificate", certificate, "--tls-key", key)
+        with Running(self.folder, *arguments, *tls, before=identity) as server:
+            context = ssl._create_unverified_context()
+            for _ in range(2):
+                self.assertEqual(server.get("/v2/", context)[0], 200)
+                before = self.workers(server)
+                self.assertEqual({Path(f"/proc/{pid}").stat().st_uid for pid in before}, {self.NOBODY})
+                server.process.send_signal(signal.SIGHUP)
+                self.other_workers(server, before, 2)
+
+
 class RefusalTests(InAFolder):
     def refusal(self, *arguments: str) -> str:
         """The one line with which a start fails."""
@@ -395,7 +479,9 @@ class RefusalTests(InAFolder):
         with socket.create_server(("127.0.0.1", 0)) as taken:
             endpoint = f"tcp:{taken.getsockname()[1]}:interface=127.0.0.1"
             line = self.refusal("--listen", endpoint)
-        self.assertEqual(line, f"cannot listen on {endpoint}: the address is already in use by another program")
+        self.assertEqual(
+            line, f"cannot listen on {endpoint}: the address is already in use by another program"
+        )
 
     def test_port_taken_by_other_workers(self):
         with Running(self.folder, "--config", self.config()) as server:

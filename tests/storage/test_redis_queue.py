@@ -9,7 +9,7 @@ import subprocess
 from typing import Any
 
 from twisted.internet import reactor
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
@@ -30,8 +30,12 @@ class Lists:
 
     def __init__(self) -> None:
         self.elements: list[bytes] = []
+        self.failing = False
+        self.closed = 0
 
     def call(self, *command: bytes) -> Deferred[Any]:
+        if self.failing:
+            return fail(OSError("gone"))
         verb, key, *rest = command
         assert key == b"diff-worker"
         if verb == b"LPUSH":
@@ -45,13 +49,14 @@ class Lists:
         return succeed(self.elements.pop() if self.elements else None)
 
     def close(self) -> Deferred[None]:
+        self.closed += 1
         return succeed(None)
 
 
 class FormTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.lists = Lists()
-        self.queue = RedisQueue(self.lists)
+        self.queue = RedisQueue(lambda: self.lists)
 
     def done(self, coroutine: Any) -> Any:
         return self.successResultOf(start(coroutine))
@@ -72,6 +77,17 @@ class FormTests(SynchronousTestCase):
             self.done(self.queue.push(str(n)))
         self.assertEqual((len(self.lists.elements), self.done(self.queue.pop())), (LIMIT, "2"))
 
+    def test_a_connection_that_fails_is_given_up(self) -> None:
+        self.done(self.queue.push("a"))
+        self.lists.failing = True
+        self.failureResultOf(start(self.queue.pop()), OSError)
+        self.assertEqual(self.lists.closed, 1)
+        self.lists.failing = False
+        self.assertEqual(self.done(self.queue.pop()), "a")
+        for _ in range(2):
+            self.done(self.queue.close())
+        self.assertEqual(self.lists.closed, 2)
+
 
 class RealTests(TestCase):
     timeout = 30
@@ -90,8 +106,9 @@ class RealTests(TestCase):
         self.server.wait()
 
     async def test_with_the_real_server(self) -> None:
-        link = RedisLink(Address("127.0.0.1", self.port, timeout=2.0), 1, reactor)
-        queue = RedisQueue(link)
+        address = Address("127.0.0.1", self.port, timeout=2.0)
+        queue = RedisQueue(lambda: RedisLink(address, 1, reactor))
+        link = RedisLink(address, 1, reactor)
         while True:
             try:
                 await queue.push("a" * 64)
@@ -103,3 +120,4 @@ class RealTests(TestCase):
         await link.call(b"LPUSH", b"diff-worker", b'"123"')
         self.assertEqual([await queue.pop() for _ in range(3)], ["a" * 64, "123", None])
         await queue.close()
+        await link.close()

@@ -7,10 +7,12 @@ import inspect
 from klein import Klein
 from twisted.internet.defer import fail
 from twisted.trial.unittest import SynchronousTestCase
+from twisted.web.test.requesthelper import DummyChannel
 
 from txregistry import errors
 from txregistry.testing.agent import Agent
 from txregistry.web.problems import PROBLEMS, handle_errors, problem_of
+from txregistry.web.request import RegistryRequest
 
 SPECIAL: dict[type[BaseException], tuple[object, ...]] = {
     errors.BodyTooLarge: (10,),
@@ -57,6 +59,12 @@ class Table(SynchronousTestCase):
             self.assertNotIn(b"secret", v1.body + v2.body)
             if status in {429, 503}:
                 self.assertTrue(v2.header("Retry-After"))
+
+    def test_every_status_has_its_phrase(self) -> None:
+        for status in {431, *(problem.status for problem in PROBLEMS.values())}:
+            request = RegistryRequest(DummyChannel(), False)
+            request.setResponseCode(status)
+            self.assertNotEqual(request.code_message, b"Unknown Status", status)
 
     def test_what_nobody_foresaw(self) -> None:
         self.error = ZeroDivisionError("secret")

@@ -37,6 +37,8 @@ LIFE = 30.0
 _AT_ONCE = 32
 #: Good answers that are kept, and ids in all of them together.
 _MOST_ANSWERS, _MOST_IDS = 1000, 200_000
+#: Seconds between two lines in the log about an index that does not answer.
+_COMPLAIN_EVERY = 60.0
 #: What proxies answer when the server behind them is down.
 _DOWN = {502, 503, 504}
 
@@ -47,7 +49,8 @@ def make_agent(reactor: Any) -> tuple[IAgent, HTTPConnectionPool]:
     """An agent for the index, which verifies its certificate, and the connections that it keeps."""
     pool = HTTPConnectionPool(reactor)
     pool.maxPersistentPerHost = _AT_ONCE
-    pool.retryAutomatically = True
+    # Its factory would log each connection.
+    pool._factory = cast(Any, type("QuietFactory", (pool._factory,), {"noisy": False}))
     return Agent(reactor, connectTimeout=TIMEOUT, pool=pool), pool
 
 
@@ -63,6 +66,7 @@ class Index:
         self._ids = 0
         self._asking: dict[bytes, list[Deferred[Images | None]]] = {}
         self._slots = DeferredSemaphore(_AT_ONCE)
+        self._complained = -_COMPLAIN_EVERY
 
     async def verify(
         self, authorization: str, method_class: str, repository: V1Repository
@@ -119,10 +123,18 @@ class Index:
             elif not result.check(UpstreamUnavailable):
                 _log.failure("verifying a token failed", result)
                 result = Failure(_unavailable("it could not be asked"))
+            self._complain(result.value)
         elif result is not None:
             self._keep(key, result)
         for waiter in self._asking.pop(key):
             waiter.callback(cast("Images | None", result))  # a Failure is delivered as one
+
+    def _complain(self, error: BaseException | None) -> None:
+        """Tell the operator, but not with each request."""
+        now = self._reactor.seconds()
+        if now >= self._complained + _COMPLAIN_EVERY:
+            self._complained = now
+            _log.error("{error}", error=error)
 
     # -- asking -----------------------------------------------------------------------------------------------------
 

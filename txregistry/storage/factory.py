@@ -42,10 +42,10 @@ def open_driver(engine: str, path: str | None, pool: Pool, reactor: Any) -> Any:
     return _ENGINES[engine](path, pool, reactor)
 
 
-def require_cache() -> None:
-    """EngineError unless what speaks with Redis is installed."""
+def require_cache(key: str = "cache_lru") -> None:
+    """EngineError about this key unless what speaks with Redis is installed."""
     if find_spec("txredisapi") is None:
-        raise EngineError("cache_lru: needs txredisapi, which is not installed; the extra 'redis' brings it")
+        raise EngineError(f"{key}: needs txredisapi, which is not installed; the extra 'redis' brings it")
 
 
 def with_cache(
@@ -72,3 +72,13 @@ def with_cache(
         lifeless=keys.originals,
     )
     return CachedDriver(driver, cache, keys, reactor)
+
+
+def open_diff_queue(redis: tuple[str, int, int, str | None], reactor: Any) -> Any:
+    """The queue of diffs in a Redis: host, port, number of the database and password."""
+    from txregistry.storage.redis_cache import Address, RedisLink  # noqa: PLC0415 - few installations have a Redis
+    from txregistry.storage.redis_queue import RedisQueue  # noqa: PLC0415
+
+    require_cache("cache")
+    address = Address(*redis)
+    return RedisQueue(lambda: RedisLink(address, 1, reactor))

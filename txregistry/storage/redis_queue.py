@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from typing import Any
 
 from txregistry.storage.redis_cache import Link
 
@@ -12,19 +14,23 @@ LIMIT = 1024
 
 
 class RedisQueue:
-    """Ids of images as JSON strings, put in at the left and taken out at the right."""
+    """Ids of images as JSON strings, put in at the left and taken out at the right.
 
-    def __init__(self, link: Link) -> None:
-        self._link = link
+    `open_link` makes a connection, which is given up when it fails; another is made for the next command.
+    """
+
+    def __init__(self, open_link: Callable[[], Link]) -> None:
+        self._open_link = open_link
+        self._link: Link | None = None
 
     async def push(self, image_id: str) -> None:
         """Put an image into the queue."""
-        await self._link.call(b"LPUSH", LIST, json.dumps(image_id).encode("ascii"))
-        await self._link.call(b"LTRIM", LIST, b"0", b"%d" % (LIMIT - 1))
+        await self._call(b"LPUSH", LIST, json.dumps(image_id).encode("ascii"))
+        await self._call(b"LTRIM", LIST, b"0", b"%d" % (LIMIT - 1))
 
     async def pop(self) -> str | None:
         """Take the oldest out; None if there is none, or it is no id."""
-        element = await self._link.call(b"RPOP", LIST)
+        element = await self._call(b"RPOP", LIST)
         try:
             value = None if element is None else json.loads(element)
         except (ValueError, RecursionError):
@@ -33,4 +39,19 @@ class RedisQueue:
 
     async def close(self) -> None:
         """Close the connection."""
-        await self._link.close()
+        if self._link is not None:
+            link, self._link = self._link, None
+            await link.close()
+
+    async def _call(self, *command: bytes) -> Any:
+        if self._link is None:
+            self._link = self._open_link()
+        link = self._link
+        try:
+            return await link.call(*command)
+        except Exception:
+            # It would try to come back again and again, even if nobody asks any more.
+            if self._link is link:
+                self._link = None
+            link.close()
+            raise

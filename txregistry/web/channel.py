@@ -118,6 +118,8 @@ class Channel(HTTPChannel):
 
     def lineLengthExceeded(self, line: bytes) -> None:
         """Refuse a head that is too large: there is a request as soon as its first line was read."""
+        if self.phase is Phase.CLOSING:  # refused already, for a line before this one
+            return
         if self.requests:
             self._refuse(431, f"the request's headers are larger than {self.totalHeadersSize} bytes")
         else:

@@ -35,6 +35,10 @@ class ClientTests(SynchronousTestCase):
         self.assertEqual(parse_user_agent(text)["kernel"], "3.13.0-24-generic")
         self.assertEqual(parse_user_agent("a/b/c d//e"), {"a": "b"})
 
+    def test_a_long_word(self):
+        """With the square of its length this would not come to its end."""
+        self.assertEqual(parse_user_agent("a" * 1_000_000 + " b/c"), {"b": "c"})
+
     @FEW
     @given(st.text(max_size=60))
     def test_any_text(self, text):

@@ -24,7 +24,7 @@ from txregistry.model.v1.names import ImageId
 #: Images that wait in this process; the oldest is forgotten for one more. Old servers kept as many.
 QUEUE_LIMIT = 1024
 #: How often a shared queue is looked into, in seconds, and for how long not after it could not be reached.
-POLL, RETRY = 1.0, 30.0
+POLL, RETRY = 1.0, 60.0
 
 _log = Logger()
 

@@ -8,7 +8,8 @@ import re
 from txregistry.errors import V1Error
 from txregistry.model.v1.names import ImageId
 
-_PRODUCT = re.compile(r"([^\s/]+)/([^\s/]+)")
+#: Only from the beginning of a word on, or a long one without a slash would take the square of its length.
+_PRODUCT = re.compile(r"(?<![^\s/])([^\s/]++)/([^\s/]+)")
 #: User-Agent token -> key of the document, and whether its value is lower-cased.
 _KEYS = {
     "docker": ("docker_version", False),
