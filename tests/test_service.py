@@ -70,8 +70,8 @@ class SettingsTests(WithSettings, SynchronousTestCase):
     def test_keys_that_do_nothing_yet_are_told(self):
         self.assertEqual(unused_keys(self.settings()), [])
         self.assertEqual(
-            unused_keys(self.settings("{nginx_x_accel_redirect: /x, storage_redirect: true}")),
-            ["no effect in this version: nginx_x_accel_redirect, storage_redirect"],
+            unused_keys(self.settings("{storage_redirect: true}")),
+            ["no effect in this version: storage_redirect"],
         )
 
     def test_keys_of_other_engines_are_not(self):

@@ -500,6 +500,13 @@ class OrdersTests(SynchronousTestCase):
         self.options["listen"] = ["https:0"]
         self.assertRaises(ListenError, self.orders, "dev: {storage_path: here, tls_certificate: none.pem}")
 
+    def test_privileged_key(self):
+        (self.folder / "key.pub").write_bytes(b"pub")
+        orders = self.orders("dev: {storage_path: here, privileged_key: key.pub}")
+        self.assertEqual(orders.contents[str(self.folder / "key.pub")], b"pub")
+        orders = self.orders("dev: {storage_path: here, privileged_key: none.pub}")
+        self.assertEqual(list(orders.files), [str(self.source)])
+
     def test_no_file(self):
         snapshot = config.Snapshot(None)
         settings = config.load(None, None, {"HOME": "/h"}, str(self.folder), snapshot=snapshot)

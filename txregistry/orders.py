@@ -82,22 +82,25 @@ def take(orders: Orders, environ: Mapping[str, str]) -> Orders:
 def files_of(
     settings: config.Settings, snapshot: config.Snapshot, before: Mapping[str, str]
 ) -> dict[str, str]:
-    """The configuration file and those of TLS, by path, in Latin-1; those in `before` need not be readable any more."""
+    """What workers may not be allowed to read: the configuration file, and certificates and keys; in Latin-1 by path.
+
+    Those in `before` need not be readable any more. ListenError for a file of TLS that never was.
+    """
     files = {snapshot.source: snapshot.text.decode("latin-1")} if snapshot.source else {}
+    named = {"privileged key": settings.privileged_key}
     if any(parse(text).needs_certificate for text in settings.listen):
-        named = {
-            "certificate": settings.tls_certificate,
-            "key": settings.tls_key,
-            "client authority": settings.tls_client_ca,
-        }
-        for what, path in named.items():
-            if path is None:
-                continue
-            try:
-                files[path] = read_pem(path, what).decode("latin-1")
-            except ListenError as error:
-                if path not in before:
-                    raise
+        named["certificate"] = settings.tls_certificate
+        named["key"] = settings.tls_key
+        named["client authority"] = settings.tls_client_ca
+    for what, path in named.items():
+        if path is None:
+            continue
+        try:
+            files[path] = read_pem(path, what).decode("latin-1")
+        except ListenError as error:
+            if path in before:
                 _log.warn("{error}; it stays as it was read before", error=error)
                 files[path] = before[path]
+            elif path != settings.privileged_key:  # of that a worker knows better what to say
+                raise
     return files

@@ -30,6 +30,7 @@ from txregistry.config.schema import KEYS
 from txregistry.core.policy import Policy
 from txregistry.core.registry import Registry
 from txregistry.errors import StorageError
+from txregistry.fronts import accel_prefix_of, cors_of, front_warnings, proxies_of
 from txregistry.hangup import on_hangup
 from txregistry.listen import (
     Endpoint,
@@ -161,7 +162,10 @@ class RegistryService(Service):
         self.guard = make_guard(access, check(access, files), self._driver, self._pool, reactor)
         resource = make_resource(self.registry, web_options_of(settings), self.guard)
         self.site = RegistrySite(
-            resource, reactor, access_log=self._access_log.write if self._access_log else None
+            resource,
+            reactor,
+            access_log=self._access_log.write if self._access_log else None,
+            proxies=proxies_of(settings),
         )
 
         # Twisted would log each start and stop of the factory.
@@ -260,8 +264,8 @@ class RegistryService(Service):
         _log.info("storing in {path} ({engine})", path=settings.storage.path, engine=settings.storage.engine)
         for address, endpoint in zip(addresses, self._endpoints, strict=True):
             _log.info("listening on {address}", address=describe(address, endpoint.encrypted))
-        told = (*settings.warnings, *unused_keys(settings), *access_warnings(settings), *self._exposed(addresses))
-        for line in told:
+        told = (*settings.warnings, *unused_keys(settings), *front_warnings(settings), *access_warnings(settings))
+        for line in (*told, *self._exposed(addresses)):
             _log.warn("{line}", line=line)
         _log.info("{who}", who=who_may_push(settings, self._endpoints))
         name = next(filter(None, map(registry_name, addresses)), None)
@@ -318,6 +322,8 @@ def web_options_of(settings: config.Settings) -> WebOptions:
         flavor=settings.flavor,
         registry_endpoints=settings.registry_endpoints,
         standalone=settings.standalone,
+        accel_prefix=accel_prefix_of(settings),
+        cors=cors_of(settings),
     )
 
 

@@ -310,6 +310,13 @@ def _network(value: object) -> str:
     return str(ipaddress.ip_network(_text(value), strict=False))
 
 
+def _uri_prefix(value: object) -> str:
+    text = _text(value).rstrip("/")
+    if not re.fullmatch(r"(?:/[A-Za-z0-9._~-]+)+", text):
+        raise ValueError
+    return text
+
+
 def _access_log(value: object) -> str:
     # YAML reads a bare `off` as false.
     if value is False or (isinstance(value, str) and value.lower() == "off"):
@@ -340,5 +347,6 @@ ENDPOINT = Scalar(
     literal=True,
 )
 MAIL_ADDRESS = Scalar("a mail address such as ops@example.com", _mail_address, literal=True)
+URI_PREFIX = Scalar("a path such as /docker-registry", _uri_prefix, literal=True)
 NETWORK = Scalar("an address or a network such as 10.0.0.0/8", _network, literal=True)
 ACCESS_LOG = _AccessLog('"-" (in quotes), a path, or off', _access_log, literal=True)

@@ -15,6 +15,7 @@ from txregistry.config.kinds import (
     PATH,
     PORT,
     TEXT,
+    URI_PREFIX,
     URL,
     ListOf,
     choice,
@@ -69,8 +70,7 @@ SERVING = Section(
             "trusted_proxies",
             ListOf(NETWORK, commas=True),
             None,
-            "Front ends whose forwarded headers count.",
-            later=True,
+            "Front ends whose `X-Forwarded-*` headers count.",
         ),
         Key(
             "registry_endpoints",
@@ -80,10 +80,9 @@ SERVING = Section(
         ),
         Key(
             "nginx_x_accel_redirect",
-            TEXT,
+            URI_PREFIX,
             None,
-            "URI prefix by which an nginx in front sends layers from local storage.",
-            later=True,
+            "Path of an internal location by which an nginx in front sends layers and blobs of local storage.",
         ),
         Key(
             "storage_redirect",
@@ -110,7 +109,6 @@ SERVING = Section(
             ),
             None,
             "Access from web pages of other origins.",
-            later=True,
         ),
     ),
 )

@@ -22,6 +22,11 @@ class BlobInfo:
     stored: Digest
     size: int
 
+    @property
+    def path(self) -> str:
+        """Where its bytes lie in the store."""
+        return layout.blob_data(self.stored)
+
 
 class Blobs:
     """The blobs of all repositories."""

@@ -10,6 +10,8 @@ from klein.resource import KleinResource
 from txregistry.auth.guard import Guard
 from txregistry.core.registry import Registry
 from txregistry.web import problems
+from txregistry.web.accel import Accelerator
+from txregistry.web.cors import Cors, CorsRules
 from txregistry.web.v1 import register as register_v1
 from txregistry.web.v1.base import V1Options, V1Resource
 from txregistry.web.v2 import register as register_v2
@@ -21,13 +23,16 @@ class WebOptions:
 
     `external_url` is the scheme and host that `Location` headers begin with, `flavor` is shown to V1 clients, and
     `registry_endpoints` (`host[:port]`) is where they are sent, if not to the host that they asked. One that is not
-    `standalone` has an index elsewhere.
+    `standalone` has an index elsewhere. `accel_prefix` is where an nginx in front shows the folder of the storage, and
+    `cors` what web pages of other origins may do.
     """
 
     external_url: str = ""
     flavor: str = "dev"
     registry_endpoints: tuple[str, ...] = ()
     standalone: bool = True
+    accel_prefix: str | None = None
+    cors: CorsRules | None = None
 
 
 def make_resource(
@@ -40,9 +45,10 @@ def make_resource(
     app.url_map.merge_slashes = False
     app.url_map.strict_slashes = False
     app.url_map.redirect_defaults = False
-    v1 = V1Options(options.flavor, options.registry_endpoints, options.standalone)
+    accelerator = None if options.accel_prefix is None else Accelerator(options.accel_prefix)
+    v1 = V1Options(options.flavor, options.registry_endpoints, options.standalone, accelerator)
     if guard is None or guard.knows_v2:
-        register_v2(app, registry, options.external_url)
+        register_v2(app, registry, options.external_url, accelerator)
     register_v1(app, registry, v1)
     problems.handle_errors(app)
-    return V1Resource(app, v1, guard)
+    return V1Resource(app, v1, guard, None if options.cors is None else Cors(options.cors))

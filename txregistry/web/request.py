@@ -10,8 +10,9 @@ from collections.abc import AsyncIterator
 from io import BytesIO
 from typing import TYPE_CHECKING, Protocol, cast
 
+from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.interfaces import IPushProducer
+from twisted.internet.interfaces import IAddress, IPushProducer
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web import server
@@ -22,6 +23,7 @@ from txregistry.auth.facts import By, Grant
 from txregistry.errors import BodyTooLarge, ClientGone, MalformedBody
 from txregistry.web.body import Body
 from txregistry.web.channel import Channel
+from txregistry.web.proxies import Origin
 
 if TYPE_CHECKING:
     from txregistry.auth.guard import Guard
@@ -63,6 +65,8 @@ class RegistryRequest(server.Request):
     #: There once the headers are complete.
     body: Body
     site: RegistrySite
+    #: The client, if a trusted front end stands before it.
+    origin: Origin | None = None
     #: Who decides over it, None without anybody; and what was decided.
     guard: Guard | None = None
     grant = Grant(By.ANYBODY)
@@ -90,11 +94,33 @@ class RegistryRequest(server.Request):
             self.body.end()
         else:
             self._entered = True
+            self._find_origin()
             super().requestReceived(command, _origin_form(path), version)
 
     def setResponseCode(self, code: int, message: bytes | None = None) -> None:
         """Set the status; Twisted lacks the phrases of some."""
         super().setResponseCode(code, message or _PHRASES.get(code))
+
+    def _find_origin(self) -> None:
+        channel = cast(Channel, self.channel)
+        proxies = channel.site.proxies
+        if proxies is not None:
+            peer = getattr(channel.getPeer(), "host", None)
+            self.origin = proxies.origin(peer, super().isSecure(), self._texts)
+
+    def _texts(self, name: str) -> list[str]:
+        return [value.decode("latin-1") for value in self.requestHeaders.getRawHeaders(name.encode("ascii"), [])]
+
+    def getClientAddress(self) -> IAddress:
+        """Give the client's address, which is not that of a trusted front end."""
+        if self.origin is None:
+            return cast(IAddress, super().getClientAddress())
+        kind = IPv6Address if ":" in self.origin.address else IPv4Address
+        return cast(IAddress, kind("TCP", self.origin.address, 0))
+
+    def isSecure(self) -> bool:
+        """Tell whether the client used TLS, if only to the front end."""
+        return bool(super().isSecure()) if self.origin is None else self.origin.secure
 
     def finish(self) -> None:
         """End the answer; of no effect when the client has left. One shorter than it promised is cut off."""

@@ -16,6 +16,7 @@ from twisted.web.resource import IResource
 from twisted.web.server import Site
 
 from txregistry.web.channel import Channel
+from txregistry.web.proxies import TrustedProxies
 from txregistry.web.request import RegistryRequest
 
 IDLE_TIMEOUT = 60.0
@@ -29,6 +30,7 @@ class RegistrySite(Site):
 
     `timeout` is for a connection on which nothing happens, `head_timeout` for a request's whole head, both in
     seconds. `access_log` is called with each line of the access log, in the combined format and with its newline.
+    Without `proxies` nobody is believed who says that he asks for another.
     """
 
     protocol = Channel  # type: ignore[assignment]  # Twisted names its own switch between HTTP/1.1 and HTTP/2
@@ -42,9 +44,11 @@ class RegistrySite(Site):
         timeout: float = IDLE_TIMEOUT,
         head_timeout: float = HEAD_TIMEOUT,
         access_log: Callable[[str], object] | None = None,
+        proxies: TrustedProxies | None = None,
     ) -> None:
         super().__init__(resource, RegistryRequest, parsePOSTFormSubmission=False, timeout=timeout, reactor=reactor)
         self.head_timeout = head_timeout
+        self.proxies = proxies
         #: The connections that are open.
         self.channels: set[Channel] = set()
         #: Whether each connection ends with its next answer.

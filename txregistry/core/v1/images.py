@@ -73,6 +73,10 @@ class Images:
         except NotFound:
             raise _unknown() from None
 
+    def layer_path(self, image: ImageId) -> str:
+        """Where a layer that `open_layer` opens lies in the store."""
+        return layout.v1_image(image.text, "layer")
+
     async def ancestry(self, image: ImageId) -> tuple[str, ...]:
         """The ids of the image and all its ancestors; V1NotFound, V1Error while it is pushed."""
         await self._require_finished(image)

@@ -18,7 +18,9 @@ from txregistry.auth.tokens import repository_of
 from txregistry.core.registry import Registry
 from txregistry.errors import V1Error
 from txregistry.model.v1.names import V1Repository
+from txregistry.web.accel import Accelerator
 from txregistry.web.access import enter
+from txregistry.web.cors import Cors
 from txregistry.web.problems import answer, answer_json, is_v1
 from txregistry.web.request import RegistryRequest
 
@@ -40,22 +42,26 @@ class V1Options:
     """What an operator decides about V1: the flavor that is shown, and the registries that `X-Docker-Endpoints` names.
 
     Without `endpoints` (`host[:port]`) it is the host that the client asked. A registry that is not `standalone` has an
-    index elsewhere, and so nothing of what that does.
+    index elsewhere, and so nothing of what that does. With an `accelerator` layers are sent by an nginx in front.
     """
 
     flavor: str = "dev"
     endpoints: tuple[str, ...] = ()
     standalone: bool = True
+    accelerator: Accelerator | None = None
 
 
 class V1Resource(KleinResource):
     """The resource of an app that puts the headers of V1 on every answer that is not V2's, routed or not.
 
-    Its routes ask the `guard`, if there is one.
+    Its routes ask the `guard`, if there is one; `cors` is for both protocols.
     """
 
-    def __init__(self, app: Klein, options: V1Options, guard: Guard | None = None) -> None:
+    def __init__(
+        self, app: Klein, options: V1Options, guard: Guard | None = None, cors: Cors | None = None
+    ) -> None:
         super().__init__(app)
+        self._cors = cors
         self._flavor = options.flavor
         self._guard = guard
 
@@ -72,6 +78,8 @@ class V1Resource(KleinResource):
             path: list[bytes] = ours.postpath or []
             while len(path) > 1 and not path[0]:
                 del path[0]
+        if self._cors is not None and self._cors.apply(ours):
+            return nothing(ours, 200)
         try:
             b"/".join(ours.postpath or []).decode("utf-8")
         except UnicodeDecodeError:

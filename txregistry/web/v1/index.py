@@ -81,7 +81,8 @@ def _absent(_request: RegistryRequest, **_parts: str) -> bytes:
 
 def _host(request: RegistryRequest) -> str:
     """The host and port as the client wrote them; where it wrote none (HTTP/1.0), the address that it reached."""
-    written = header(request, "Host")
+    told = None if request.origin is None else request.origin.host
+    written = told or header(request, "Host")
     if written:
         return written
     address: IAddress = request.getHost()

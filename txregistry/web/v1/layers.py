@@ -26,12 +26,13 @@ class Layers(ImageRoutes):
 
     async def get(self, request: RegistryRequest, image: str) -> bytes:
         """Send a layer, or a range of it, as it was pushed."""
-        reader = await self.v1.images.open_layer(ImageId.parse(image))
+        parsed = ImageId.parse(image)
+        reader = await self.v1.images.open_layer(parsed)
         try:
             await self.refuse_private(request)
             set_cacheable(request, self.v1.now())
             unchanged = not_modified(request)
-            return await self._send(request, reader) if unchanged is None else unchanged
+            return await self._send(request, parsed, reader) if unchanged is None else unchanged
         finally:
             reader.close()
 
@@ -41,12 +42,15 @@ class Layers(ImageRoutes):
         reader = await self.v1.images.open_layer(parsed)
         try:
             await self.require_private(request, parsed)
-            return await self._send(request, reader)
+            return await self._send(request, parsed, reader)
         finally:
             reader.close()
 
-    async def _send(self, request: RegistryRequest, reader: IReader) -> bytes:
+    async def _send(self, request: RegistryRequest, image: ImageId, reader: IReader) -> bytes:
         request.setHeader("Content-Type", "application/octet-stream")
+        accelerator = self.options.accelerator
+        if accelerator is not None and accelerator.serves(request):
+            return accelerator.hand_over(request, self.v1.images.layer_path(image))
         request.setHeader("Accept-Ranges", "bytes")
         try:
             part = None

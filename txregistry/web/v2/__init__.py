@@ -5,6 +5,7 @@ from __future__ import annotations
 from klein import Klein
 
 from txregistry.core.registry import Registry
+from txregistry.web.accel import Accelerator
 from txregistry.web.v2.base import Base
 from txregistry.web.v2.blobs import Blobs
 from txregistry.web.v2.catalog import Catalog
@@ -14,7 +15,10 @@ from txregistry.web.v2.tags import Tags
 from txregistry.web.v2.uploads import Uploads
 
 
-def register(app: Klein, registry: Registry, external_url: str) -> None:
+def register(
+    app: Klein, registry: Registry, external_url: str, accelerator: Accelerator | None = None
+) -> None:
     """Add every route below `/v2/` to the app."""
-    for noun in (Base, Blobs, Uploads, Manifests, Tags, Referrers, Catalog):
+    Blobs(registry, external_url, accelerator).register(app)
+    for noun in (Base, Uploads, Manifests, Tags, Referrers, Catalog):
         noun(registry, external_url).register(app)
