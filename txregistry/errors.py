@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from twisted.internet.defer import CancelledError
+
 
 class RegistryError(Exception):
     """Something a client asked for cannot be done; `detail` says why and what would help.
@@ -212,8 +214,11 @@ class V1Conflict(V1Error):
 # -- the connection --------------------------------------------------------------------------------------------
 
 
-class ClientGone(Exception):
-    """The client closed the connection before its request was whole; an ordinary event."""
+class ClientGone(CancelledError):
+    """The client closed the connection before its request was whole; an ordinary event.
+
+    It cancels what is done for that client, and is logged as little as any cancel.
+    """
 
 
 class MalformedBody(RegistryError):

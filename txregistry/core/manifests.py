@@ -209,8 +209,9 @@ class Manifests:
         target = await read_link(self._cached, layout.revision_link(name, digest))
         if target is None and await self._foreign_type(name, digest):
             target = digest
-        if target is None:
-            # Stores written by distribution before 2.1 have manifests among the layers only.
+        if target is None and not (await self._driver.list(layout.revisions(name, digest.algorithm), None, 1)).entries:
+            # Stores written by distribution before 2.1 have no revisions, but manifests among the layers. Where there
+            # are revisions, what is none has been deleted, though its bytes may be a blob as well.
             target = await read_link(self._cached, layout.layer_link(name, digest))
         return target
 

@@ -245,7 +245,7 @@ class _Session:
 def check_id(uuid: str) -> None:
     """BlobUploadUnknown for text that is no id of ours: it goes into no path and no header."""
     if not _UUID.match(uuid):
-        raise BlobUploadUnknown({"upload": uuid[:100], "reason": "not an upload's id; use the Location as it was given"})
+        raise BlobUploadUnknown({"upload": uuid[:100], "reason": "no upload's id; use the Location as it was given"})
 
 
 def _path(name: RepositoryName, uuid: str) -> str:

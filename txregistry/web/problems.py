@@ -125,7 +125,7 @@ def handle_errors(app: Klein) -> None:
 
 def _answer_for(request: RegistryRequest, failure: Failure) -> bytes:
     error = failure.value
-    if isinstance(error, errors.ClientGone | CancelledError):
+    if isinstance(error, CancelledError):
         return b""
     if request.startedWriting:
         # Neither the status nor the promised length can be taken back.

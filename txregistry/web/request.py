@@ -81,7 +81,7 @@ class RegistryRequest(server.Request):
         self.content = BytesIO()  # Twisted looks into it for forms
 
     def getRequestHostname(self) -> bytes:
-        """Give Klein's router a host: no route depends on one, a Unix socket has none, and a client may send anything."""
+        """Give Klein's router a host: no route depends on one, and a client may send anything or nothing."""
         return b"localhost"
 
     def handleContentChunk(self, data: bytes) -> None:

@@ -257,9 +257,25 @@ class Delete(V2TestCase):
             self.assertEqual(self.ask("DELETE", f"/v2/a/{target}").code, 202)
             self.assertEqual(self.ask("GET", f"/v2/a/{target}").code, 404)
 
+    def test_bytes_that_are_a_blob_as_well(self) -> None:
+        manifest = self.push_image("a", "t")
+        self.push_image("a", "u", layer=b"other")
+        self.push_blob("a", manifest)
+        url = f"/v2/a/manifests/{sha256(manifest)}"
+        self.assertEqual(self.ask("DELETE", url).code, 202)
+        self.refused(self.ask("GET", url), 404, "MANIFEST_UNKNOWN")
+
     def test_of_nothing(self) -> None:
         self.refused(self.ask("DELETE", "/v2/a/manifests/t"), 404, "NAME_UNKNOWN")
         self.refused(self.ask("DELETE", f"/v2/a/manifests/{sha256(b'x')}"), 404, "NAME_UNKNOWN")
+
+
+class Early(V2TestCase):
+    def test_a_store_without_revisions(self) -> None:
+        """Distribution before 2.1 linked manifests among the layers."""
+        manifest = image()
+        self.push_blob("a", manifest)
+        self.assertEqual(self.ask("GET", f"/v2/a/manifests/{sha256(manifest)}").body, manifest)
 
 
 class Damaged(V2TestCase):
