@@ -25,7 +25,7 @@ class FrontsTests(WithSettings, SynchronousTestCase):
         settings = self.settings("{nginx_x_accel_redirect: /files/}")
         self.assertEqual(web_options_of(settings).accel_prefix, "/files")
         self.assertEqual((unused_keys(settings), front_warnings(settings)), ([], []))
-        for wrong in ("files", "/", "'/a b'", "/a?b", "https://nginx/a"):
+        for wrong in ("files", "/", "'/a b'", "'/a?b'", "https://nginx/a"):
             error = self.assertRaises(config.ConfigError, self.settings, f"{{nginx_x_accel_redirect: {wrong}}}")
             self.assertIn("allowed is a path such as /docker-registry", str(error))
 

@@ -19,8 +19,10 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.running import environment
 from txregistry import config, workers
 from txregistry.listen import ListenError, parse
+from txregistry.mail import report
 from txregistry.orders import FAILED, LOG, MARK, READY, RETIRE, TELL, TOLD, Orders, files_of, take
 from txregistry.processes import Launched
+from txregistry.redact import Redactor
 from txregistry.relay import decode, encode
 from txregistry.sharing import Shared, share
 from txregistry.workers import LONGEST_PAUSE, START_SECONDS, STEADY_SECONDS, STOP_SECONDS, WorkersService
@@ -445,6 +447,10 @@ class RelayTests(SynchronousTestCase):
         self.assertEqual((failure.type.__name__, failure.type.__module__), ("ValueError", "builtins"))
         self.assertEqual(type(failure.value.__cause__).__name__, "KeyError")
         self.assertEqual(str(failure.value.__cause__), "'inner'")
+        mailed = report(event, Redactor([]))
+        self.assertIn(r"Request: GET /\xff", mailed)
+        self.assertIn("ValueError: outer", mailed)
+        self.assertIn("KeyError: 'inner'", mailed)
 
     def test_not_an_event(self):
         for line in ("", "{", "{}", '{"time": 1}'):

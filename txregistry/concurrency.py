@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, TimeoutError  # noqa: A004 - Twisted's own
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
@@ -45,6 +45,34 @@ class Patient(Deferred[T]):
 def start(coroutine: Coroutine[Any, Any, T]) -> Deferred[T]:
     """Run a coroutine at once up to its first wait; its Deferred."""
     return Deferred.fromCoroutine(coroutine)
+
+
+def within(work: Deferred[T], seconds: float, clock: IReactorTime) -> Deferred[T]:
+    """The result of `work`, or Twisted's TimeoutError after so many seconds.
+
+    It is cancelled then, but not waited for: a thread that hangs takes no notice of that.
+    """
+    outer: Deferred[T] = Deferred(lambda _: work.cancel())
+
+    def give_up() -> None:
+        if not outer.called:
+            outer.errback(TimeoutError())
+            work.cancel()
+
+    call = clock.callLater(seconds, give_up)
+
+    def ended(result: T | Failure) -> None:
+        if call.active():
+            call.cancel()
+        if outer.called:
+            return
+        if isinstance(result, Failure):
+            outer.errback(result)
+        else:
+            outer.callback(result)
+
+    work.addBoth(ended)
+    return outer
 
 
 class Shields:

@@ -216,3 +216,27 @@ class IPool(Interface):
 
     def stop() -> Deferred[None]:
         """Wait for all jobs and end the threads."""
+
+
+class IHooks(Interface):
+    """What is told of changes to V1 repositories, and asked before an image is pushed: a plug-in of the operator's.
+
+    It is called in the reactor's thread, so it must not block. A method may return a Deferred or a coroutine, whose
+    end is waited for before the client is answered, but not for ever. A `repository` is written as its directory in
+    the store is called, quoted.
+    """
+
+    def tag_created(namespace: str, repository: str, tag: str, image_id: str) -> object:
+        """A tag names this image now, for the first time or instead of another one."""
+
+    def tag_deleted(namespace: str, repository: str, tag: str, image_id: str | None) -> object:
+        """A tag is gone, which named this image; None if what it named was no image.
+
+        Called for each tag of a repository that is deleted as a whole.
+        """
+
+    def before_put_image_json(image_json: dict[str, object]) -> object:
+        """An image is about to be pushed, and nothing else was found wrong with its JSON.
+
+        None lets the push begin; any other result refuses it, and is the text for the client.
+        """

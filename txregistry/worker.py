@@ -12,10 +12,12 @@ import os
 import socket
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, NoReturn
 
 from twisted.internet.defer import Deferred
+from twisted.internet.error import ReactorNotRunning
 from twisted.internet.interfaces import IListeningPort
 from twisted.internet.protocol import Factory, connectionDone
 from twisted.logger import ILogObserver, Logger, LogLevel, globalLogBeginner
@@ -150,7 +152,8 @@ class Process:
 
     def stop(self) -> None:
         """End now, as a server of one process does."""
-        if self._reactor.running:
+        # It may be about to: a signal came first, or the last connection has gone.
+        with suppress(ReactorNotRunning):
             self._reactor.stop()
 
 

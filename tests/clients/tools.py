@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import unittest
+import venv
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 
@@ -29,12 +30,16 @@ GO_INSTALL = {
 GO_MODULES = {
     "conformance": "github.com/opencontainers/distribution-spec/conformance",
     "v1client": ".",
+    "v1docker": ".",
 }
 
 # A program of ours in JavaScript, with its packages pinned beside it.
 NPM = "v1pull"
 
-ALL_BUILT = (NPM, *GO_MODULES, *GO_INSTALL)
+# One in Python, with an environment of its own for the package that it needs.
+PYPI = "v1python"
+
+ALL_BUILT = (NPM, PYPI, *GO_MODULES, *GO_INSTALL)
 
 
 def cache_directory() -> str:
@@ -53,7 +58,7 @@ def _module_version(module: str) -> str:
 
 
 def _sources(name: str) -> str:
-    return os.path.join(HERE, "npm") if name == NPM else os.path.join(HERE, "go", name)
+    return os.path.join(HERE, {NPM: "npm", PYPI: "python"}.get(name, f"go/{name}"))
 
 
 def built_path(name: str) -> str:
@@ -92,6 +97,10 @@ def _build_into(work: str, name: str) -> None:
     else:
         shutil.copytree(_sources(name), work, dirs_exist_ok=True)
         command = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
+    if name == PYPI:
+        # Its interpreter is run by its path, so that the folder may move; its scripts would know the old one.
+        venv.create(os.path.join(work, "venv"), with_pip=True)
+        command = [os.path.join(work, "venv", "bin", "python"), "-m", "pip", "install", "-q", "-r", "requirements.txt"]
     # Standard output is for the path alone.
     subprocess.run(command, cwd=where, env=environment, check=True, stdin=subprocess.DEVNULL, stdout=sys.stderr)
 

@@ -124,7 +124,8 @@ async def _look(registry: Registry, key: Key) -> Value:
         return (await registry.manifests.get(repository, parse_reference(reference))).data
     digest = Digest.parse(reference)
     if kind == "referrers":
-        return tuple(str(found["digest"]) for found in await registry.referrers.list(repository, digest))
+        found, _ = await registry.referrers.page(repository, digest, 1 << 20)
+        return tuple(str(one["digest"]) for one in found)
     reader = await registry.blobs.open(repository, digest)
     try:
         return b"".join([chunk async for chunk in reader.chunks(0, reader.size)])

@@ -35,7 +35,7 @@ BAD_DIGESTS = ("sha256:", "sha256:abc", "md5:" + "0" * 32, "sha256:" + "A" * 64,
                "sha256:" + "0" * 63 + "g", "sha512:" + "0" * 64, ":", "sha256:" + "%00" * 64, "SHA256:" + "0" * 64,
                "sha256%3A" + "0" * 64)  # fmt: skip
 ODD_HEADERS = (
-    *(("Range", text) for text in ("bytes=0-0", "bytes=-1", "bytes=5-2", "bytes=0-1,3-4", "bytes=" + " " * 9000, "x=1")),
+    *(("Range", text) for text in ("bytes=0-0", "bytes=-1", "bytes=5-2", "bytes=0-1,3-4", "bytes=" + " " * 9000)),
     *(("Content-Range", text) for text in ("0-4", "5-9", "9-5", "bytes 0-4/5", "9" * 500 + "-" + "9" * 600, "-")),
     *(("If-None-Match", text) for text in ("*", '"x"', "W/", '"' * 500, "," * 500)),
     *(("Content-Type", text) for text in ("", "application/json", "text/plain; charset=x", "a" * 3000, "\x80")),
@@ -262,7 +262,7 @@ class FuzzTests(SynchronousTestCase):
         tracebacks = Path(server.log).read_text(errors="replace").count("Traceback")
         internal = sum(count for status, count in statuses.items() if status >= 500)
         print(f"{statuses.total()} random requests, seed {SEED}: {dict(sorted(statuses.items()))}; 5xx: {internal},"
-              f" files outside the root: {len(outside)}, tracebacks: {tracebacks}; {server.peak():.0f} MB RSS")  # fmt: skip
+              f" files outside the root: {len(outside)}, tracebacks: {tracebacks}, {server.peak():.0f} MB")  # fmt: skip
         self.assertEqual(complaints[:5], [])
         self.assertEqual((outside, tracebacks), ([], 0))
         self.assertLessEqual(set(os.listdir(root)), {"docker", "_txregistry"})

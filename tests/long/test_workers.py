@@ -5,11 +5,13 @@ import hashlib
 import http.client
 import json
 import os
+import shutil
 import signal
 import socket
 import ssl
 import subprocess
 import sys
+import tempfile
 import threading
 from pathlib import Path
 
@@ -424,6 +426,9 @@ class PrivilegeTests(InAFolder):
 
     def test_files_and_ports_of_root(self):
         """The sockets and the key are root's, the workers are not; a restart knows the files that they cannot read."""
+        # The folders of trial are closed to others.
+        self.folder = Path(tempfile.mkdtemp())
+        self.addCleanup(shutil.rmtree, self.folder)
         os.chmod(self.folder, 0o755)
         able = [sys.executable, "-c", "import txregistry.worker"]
         if os.geteuid() != 0:

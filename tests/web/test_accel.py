@@ -3,8 +3,8 @@
 from hashlib import sha256
 
 from tests.web.v1.base import A, V1TestCase, archive, image_json, simple
-from txregistry.storage import layout
 from txregistry.model.digest import Digest
+from txregistry.storage import layout
 from txregistry.web.app import WebOptions
 from txregistry.web.proxies import TrustedProxies
 

@@ -1,10 +1,9 @@
 """Web pages of other origins: what they may do, on both protocols, and what everybody else sees of it."""
 
+from tests.web.v1.base import V1TestCase
 from txregistry.testing.agent import Response
 from txregistry.web.app import WebOptions
 from txregistry.web.cors import CorsRules
-
-from tests.web.v1.base import V1TestCase
 
 UI = "https://ui.example"
 RULES = CorsRules((UI, "https://Other.example/"), ("GET", "PUT"), ("Content-Type",), ("X-Docker-Size",), True, 600)

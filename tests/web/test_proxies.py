@@ -17,13 +17,13 @@ TRUSTED = ("127.0.0.1", "10.0.0.0/8", "fd00::/8")
 REPOSITORY = "/v1/repositories/a/b/"
 
 
-def origin(peer: "str | None" = "127.0.0.1", secure: bool = False, **headers: "str | Sequence[str]") -> "Origin | None":
+def origin(peer: "str | None" = "127.0.0.1", **headers: "str | Sequence[str]") -> "Origin | None":
     """The origin of a request with these headers, named by the end of their names."""
     names = {
         "chain": "X-Forwarded-For", "real": "X-Real-IP", "proto": "X-Forwarded-Proto", "host": "X-Forwarded-Host"
     }  # fmt: skip
     given = {names[key]: [value] if isinstance(value, str) else list(value) for key, value in headers.items()}
-    return TrustedProxies(TRUSTED).origin(peer, secure, lambda name: given.get(name, []))
+    return TrustedProxies(TRUSTED).origin(peer, False, lambda name: given.get(name, []))
 
 
 class OriginTests(SynchronousTestCase):
@@ -64,7 +64,7 @@ class OriginTests(SynchronousTestCase):
         self.assertEqual(self.address(real="nonsense"), "127.0.0.1")
 
     def test_schemes(self):
-        for headers, secure in [
+        cases: list[tuple[dict[str, str], bool]] = [
             ({"proto": "https"}, True),
             ({"proto": "HTTPS"}, True),
             ({"proto": "http"}, False),
@@ -74,11 +74,12 @@ class OriginTests(SynchronousTestCase):
             # TLS ends at the first of two front ends.
             ({"chain": "198.51.100.7, 10.0.0.2", "proto": "https, http"}, True),
             ({"chain": "198.51.100.7, 10.0.0.2", "proto": "https"}, True),
-        ]:
-            found = origin(**headers)
+        ]
+        for headers, secure in cases:
+            found = origin("127.0.0.1", **headers)
             assert found is not None
             self.assertEqual(found.secure, secure, headers)
-        found = origin(secure=True)
+        found = TrustedProxies(TRUSTED).origin("127.0.0.1", True, lambda name: [])
         assert found is not None
         self.assertTrue(found.secure)
 
@@ -111,7 +112,6 @@ class RequestTests(V1TestCase):
     def setUp(self):
         super().setUp()
         self.lines: list[str] = []
-        self.seen: list[Facts] = []
         agent = self.memory.agent
         self.agent = Agent(agent.site.resource, agent.clock, access_log=self.lines.append)
         self.memory.agent = self.agent
@@ -156,4 +156,5 @@ class RequestTests(V1TestCase):
         self.patch(site, "log", log)
         self.get("/v1/_ping", self.FORWARDED)
         self.get("/v1/_ping", {"X-Forwarded-For": "2001:db8::7", "X-Forwarded-Proto": "http"})
-        self.assertEqual([(facts.address, facts.secure) for facts in seen], [("198.51.100.7", True), ("2001:db8::7", False)])
+        told = [(facts.address, facts.secure) for facts in seen]
+        self.assertEqual(told, [("198.51.100.7", True), ("2001:db8::7", False)])

@@ -317,6 +317,13 @@ def _uri_prefix(value: object) -> str:
     return text
 
 
+def _dotted_name(value: object) -> str:
+    text = _text(value)
+    if "." not in text or not all(part.isidentifier() for part in text.split(".")):
+        raise ValueError
+    return text
+
+
 def _access_log(value: object) -> str:
     # YAML reads a bare `off` as false.
     if value is False or (isinstance(value, str) and value.lower() == "off"):
@@ -348,5 +355,6 @@ ENDPOINT = Scalar(
 )
 MAIL_ADDRESS = Scalar("a mail address such as ops@example.com", _mail_address, literal=True)
 URI_PREFIX = Scalar("a path such as /docker-registry", _uri_prefix, literal=True)
+DOTTED_NAME = Scalar("a dotted name such as package.module.name", _dotted_name, literal=True)
 NETWORK = Scalar("an address or a network such as 10.0.0.0/8", _network, literal=True)
 ACCESS_LOG = _AccessLog('"-" (in quotes), a path, or off', _access_log, literal=True)

@@ -8,6 +8,7 @@ from txregistry.config.keys import Block, Key, MailSecurity, Section
 from txregistry.config.kinds import (
     ACCESS_LOG,
     BOOL,
+    DOTTED_NAME,
     ENDPOINT,
     LOGLEVEL,
     MAIL_ADDRESS,
@@ -126,6 +127,7 @@ REGISTRY = Section(
             "Take manifests of media types that a CNCF registry on the same store could not show.",
         ),
         Key("accept_missing_blobs", BOOL, False, "Take manifests whose blobs are not there (sparse images)."),
+        Key("hooks", DOTTED_NAME, None, "Python code that is told of V1 tags, and asked about V1 images."),
     ),
 )
 

@@ -94,6 +94,7 @@ class Settings:
     upload_purge_age: int
     accept_unknown_media_types: bool
     accept_missing_blobs: bool
+    hooks: str | None
 
     standalone: bool
     index_endpoint: str

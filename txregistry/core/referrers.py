@@ -14,7 +14,7 @@ from typing import Any
 from twisted.logger import Logger
 
 from txregistry.core.links import entries, is_revision
-from txregistry.errors import ManifestInvalid, NoSpace, NotFound, ReadOnly, TooLarge
+from txregistry.errors import ManifestInvalid, NoSpace, NotFound, ReadOnly, TooLarge, Unavailable
 from txregistry.interfaces import IStorageDriver
 from txregistry.model.digest import ALGORITHMS, Digest
 from txregistry.model.manifest import Manifest, media_type_of, parse_manifest
@@ -44,17 +44,41 @@ class Referrers:
             descriptor = json.dumps(manifest.referrer_descriptor(digest)).encode()
             await self._driver.put(layout.referrer(name, manifest.subject, digest), descriptor)
 
-    async def list(self, name: RepositoryName, subject: Digest) -> list[Descriptor]:
-        """The descriptors of all manifests with this subject, by digest; none in an unknown repository."""
+    async def page(
+        self, name: RepositoryName, subject: Digest, room: int, artifact_type: str | None = None, after: str = ""
+    ) -> tuple[list[Descriptor], bool]:
+        """Descriptors of the manifests with this subject and artifact type, by digest, and whether there are more.
+
+        They begin behind the digest `after` and have `room` bytes of JSON, the first as many as it needs; no more are
+        read, since each may be as large as a manifest. None in an unknown repository.
+        """
         revisions = await self._revisions(name)
         await self._index(name, revisions)
         found: list[Descriptor] = []
-        for child, _ in await entries(self._driver, layout.referrers(name, subject)):
-            digest = Digest.parse(child.replace("-", ":", 1))
-            if digest in revisions and await is_revision(self._driver, name, digest):
-                data, _ = await self._driver.read(layout.referrer(name, subject, digest), _ENTRY_LIMIT)
-                found.append(json.loads(data))
-        return sorted(found, key=lambda descriptor: str(descriptor["digest"]))
+        for digest in await self._entries(name, subject, after):
+            if digest not in revisions or not await is_revision(self._driver, name, digest):
+                continue
+            data = await self._entry(name, subject, digest)
+            descriptor: Descriptor = json.loads(data)
+            if artifact_type is not None and descriptor.get("artifactType") != artifact_type:
+                continue
+            room -= len(data)
+            if found and room < 0:
+                return found, True
+            found.append(descriptor)
+        return found, False
+
+    async def _entries(self, name: RepositoryName, subject: Digest, after: str) -> list[Digest]:
+        children = await entries(self._driver, layout.referrers(name, subject))
+        digests = sorted(Digest.parse(child.replace("-", ":", 1)) for child, _ in children)
+        return [digest for digest in digests if str(digest) > after]
+
+    async def _entry(self, name: RepositoryName, subject: Digest, digest: Digest) -> bytes:
+        path = layout.referrer(name, subject, digest)
+        try:
+            return (await self._driver.read(path, _ENTRY_LIMIT))[0]
+        except NotFound:
+            raise Unavailable(path, "the index was removed just now; the next request makes it again") from None
 
     async def _revisions(self, name: RepositoryName) -> set[Digest]:
         """All that may be revisions: on disk the directory of a deleted one stays, empty."""

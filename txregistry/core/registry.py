@@ -15,13 +15,14 @@ from txregistry.core.tags import Tags
 from txregistry.core.uploads import Uploads
 from txregistry.core.v1 import V1
 from txregistry.core.v1.diffs import SharedQueue
-from txregistry.interfaces import IPool, IStorageDriver
+from txregistry.interfaces import IHooks, IPool, IStorageDriver
 
 
 class Registry:
     """What the web layer talks to: one attribute for each noun of the API.
 
     What is worked out in threads is worked out in place without a `pool`. A `diff_queue` is shared with others.
+    `hooks` are the operator's.
     """
 
     def __init__(
@@ -32,6 +33,7 @@ class Registry:
         clock: IReactorTime,
         pool: IPool | None = None,
         diff_queue: SharedQueue | None = None,
+        hooks: IHooks | None = None,
     ) -> None:
         self.policy = policy
         self.shields = shields
@@ -43,5 +45,5 @@ class Registry:
         self.manifests = Manifests(
             driver, policy, shields, self.repositories, self.blobs, self.tags, self.referrers
         )
-        self.v1 = V1(driver, policy, shields, clock, self.repositories, pool, diff_queue)
+        self.v1 = V1(driver, policy, shields, clock, self.repositories, pool, diff_queue, hooks)
         self.janitor = Janitor(driver, self.repositories, policy, clock, self.v1.layers)

@@ -127,6 +127,8 @@ class Uploads:
         session = await self._open(name, uuid)
         try:
             await self._shields.shield(session.drop())
+        except LostRace:
+            raise UploadBusy(1) from None
         finally:
             await session.partial.close()
 

@@ -11,6 +11,8 @@ from txregistry.storage.redis_cache import Link
 LIST = b"diff-worker"
 #: Elements that stay in the list; for one more the oldest goes.
 LIMIT = 1024
+#: Seconds that an echo lives.
+_ECHO = 5
 
 
 class RedisQueue:
@@ -36,6 +38,12 @@ class RedisQueue:
         except (ValueError, RecursionError):
             return None
         return value if isinstance(value, str) else None
+
+    async def echo(self, key: bytes, value: bytes) -> bytes | None:
+        """Set a key for some seconds, and read it again."""
+        await self._call(b"SETEX", key, b"%d" % _ECHO, value)
+        found: bytes | None = await self._call(b"GET", key)
+        return found
 
     async def close(self) -> None:
         """Close the connection."""

@@ -7,7 +7,8 @@ from twisted.internet.task import Clock
 from txregistry.concurrency import Shields
 from txregistry.core.policy import Policy
 from txregistry.core.registry import Registry
-from txregistry.interfaces import IStorageDriver
+from txregistry.core.v1.diffs import SharedQueue
+from txregistry.interfaces import IHooks, IStorageDriver
 from txregistry.storage.memory import Contents, MemoryDriver
 from txregistry.testing.agent import Agent
 from txregistry.web.app import WebOptions, make_resource
@@ -20,11 +21,19 @@ class MemoryRegistry:
     """
 
     def __init__(
-        self, policy: Policy | None = None, options: WebOptions | None = None, driver: IStorageDriver | None = None
+        self,
+        policy: Policy | None = None,
+        options: WebOptions | None = None,
+        driver: IStorageDriver | None = None,
+        *,
+        diff_queue: SharedQueue | None = None,
+        hooks: IHooks | None = None,
     ) -> None:
         self.clock = Clock()
         self.contents = Contents()
         self.driver = driver if driver is not None else MemoryDriver(self.clock, contents=self.contents)
         self.shields = Shields()
-        self.registry = Registry(self.driver, policy or Policy(), self.shields, self.clock)
+        self.registry = Registry(
+            self.driver, policy or Policy(), self.shields, self.clock, diff_queue=diff_queue, hooks=hooks
+        )
         self.agent = Agent(make_resource(self.registry, options), self.clock)

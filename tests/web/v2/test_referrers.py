@@ -116,11 +116,22 @@ class Referrers(V2TestCase):
                 subject=descriptor(self.subject, OCI_MANIFEST), annotations={"n": str(number), "x": "x" * 1_000_000}
             )
             self.push("a", sha256(manifest), manifest)
+        read: list[str] = []
+        original = self.memory.driver.read
+
+        def reading(path: str, limit: int) -> object:
+            if "_subjects" in path:
+                read.append(path)
+            return original(path, limit)
+
+        self.patch(self.memory.driver, "read", reading)
         found, target, pages = [], f"/v2/a/referrers/{self.digest}?artifactType={CONFIG.replace('+', '%2B')}", 0
         while target:
             response = self.ask("GET", target)
             self.assertEqual(response.header("OCI-Filters-Applied"), "artifactType")
             self.assertTrue(len(response.body) < 4 << 20)
+            # Each is as large as a manifest: those of other pages are not held in memory.
+            self.assertTrue(pages or len(read) == 4, read)
             found += [one["digest"] for one in response.json()["manifests"]]
             link = response.header("Link")
             target = link[1 : link.index(">")] if link else ""

@@ -9,13 +9,14 @@ from txregistry.core.policy import Policy
 from txregistry.core.repositories import Repositories
 from txregistry.core.v1.diffs import Diffs, SharedQueue
 from txregistry.core.v1.file_lists import FileLists
+from txregistry.core.v1.hooks import Hooks
 from txregistry.core.v1.images import Images
 from txregistry.core.v1.layers import Layers
 from txregistry.core.v1.pushes import Pushes
 from txregistry.core.v1.repositories import V1Repositories
 from txregistry.core.v1.search import Search
 from txregistry.core.v1.status import Status
-from txregistry.interfaces import IPool, IStorageDriver
+from txregistry.interfaces import IHooks, IPool, IStorageDriver
 
 
 class V1:
@@ -30,16 +31,17 @@ class V1:
         repositories: Repositories,
         pool: IPool | None = None,
         diff_queue: SharedQueue | None = None,
+        hooks: IHooks | None = None,
     ) -> None:
         self._clock = clock
-        pushes = Pushes(driver)
-        self.images = Images(driver, shields, pushes)
+        pushes, called = Pushes(driver), Hooks(hooks, clock)
+        self.images = Images(driver, shields, pushes, called)
         self.layers = Layers(driver, policy, shields, pushes)
         self.file_lists = FileLists(driver, self.images, clock, pool)
         self.diffs = Diffs(self.images, self.file_lists, clock, diff_queue)
-        self.repositories = V1Repositories(driver, policy, shields, clock)
+        self.repositories = V1Repositories(driver, policy, shields, clock, called)
         self.search = Search(self.repositories, repositories)
-        self.status = Status(driver, clock)
+        self.status = Status(driver, clock, diff_queue)
 
     def start(self) -> None:
         """Begin the work in the background."""

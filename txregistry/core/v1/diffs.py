@@ -16,6 +16,7 @@ from twisted.logger import Logger
 from txregistry.concurrency import start
 from txregistry.core.v1.file_lists import FileLists, Refusals
 from txregistry.core.v1.images import Images
+from txregistry.core.v1.status import Echoes
 from txregistry.errors import RegistryError, StorageError, V1Error
 from txregistry.interfaces import IReader
 from txregistry.model.v1.files import Differ, ListDamaged, unlistable
@@ -29,7 +30,7 @@ POLL, RETRY = 1.0, 60.0
 _log = Logger()
 
 
-class SharedQueue(Protocol):
+class SharedQueue(Echoes, Protocol):
     """A queue outside of this process. Each verb may fail with whatever its server raises, in bounded time."""
 
     async def push(self, image_id: str) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from txregistry.concurrency import Shields
 from txregistry.core.links import cached
 from txregistry.core.v1.files import exists, read, size
+from txregistry.core.v1.hooks import Hooks
 from txregistry.core.v1.pushes import SWAPS, Pushes, never_settled
 from txregistry.core.v1.records import Push, new_session
 from txregistry.errors import LostRace, NotFound, ReadOnly, V1Error, V1NotFound
@@ -44,11 +45,12 @@ class ImageInfo:
 class Images:
     """The images of a store."""
 
-    def __init__(self, driver: IStorageDriver, shields: Shields, pushes: Pushes) -> None:
+    def __init__(self, driver: IStorageDriver, shields: Shields, pushes: Pushes, hooks: Hooks) -> None:
         self._driver = driver
         self._cached = cached(driver)
         self._shields = shields
         self._pushes = pushes
+        self._hooks = hooks
 
     # -- reading ------------------------------------------------------------------------------------------------
 
@@ -111,14 +113,21 @@ class Images:
 
         `checksum` is what that will have, if it is known already.
 
-        V1Error about the first thing wrong; V1Conflict for an image that is finished.
+        V1Error about the first thing wrong, last what the operator's hook has against it, and UpstreamUnavailable if
+        that cannot be asked; V1Conflict for an image that is finished.
         """
         parsed = parse_image(data, image, checksum)
         parent = parsed.parent
         check_parent(parsed, parent is None or await self.has_json(parent))
         ancestry = build_ancestry(parsed, () if parent is None else await self._ancestry_of(parent))
+        if self._hooks.listening:
+            await self._shields.shield(self._require_unfinished(image))
+            await self._hooks.before_put_image_json(data)
         await self._shields.shield(self._begin(parsed, parse_ancestry(ancestry) or ()))
         return new_session(parsed.announced is not None)
+
+    async def _require_unfinished(self, image: ImageId) -> None:
+        step((await self._pushes.find(image)).state, Event.PUT_JSON)
 
     async def _begin(self, parsed: ImageJson, ancestry: tuple[str, ...]) -> None:
         image = parsed.image_id

@@ -11,6 +11,7 @@ from txregistry.concurrency import Shields
 from txregistry.core.links import cached, entries
 from txregistry.core.policy import Policy
 from txregistry.core.v1.files import DOCUMENT_LIMIT, TEXT_LIMIT, exists, load, read, remove
+from txregistry.core.v1.hooks import Hooks
 from txregistry.errors import LostRace, Unavailable, Unsupported, V1Error, V1NotFound
 from txregistry.interfaces import IStorageDriver
 from txregistry.model.v1.image import parse_ancestry
@@ -28,12 +29,15 @@ _SWAPS = 20
 class V1Repositories:
     """The repositories of a store."""
 
-    def __init__(self, driver: IStorageDriver, policy: Policy, shields: Shields, clock: IReactorTime) -> None:
+    def __init__(
+        self, driver: IStorageDriver, policy: Policy, shields: Shields, clock: IReactorTime, hooks: Hooks
+    ) -> None:
         self._driver = driver
         self._cached = cached(driver)
         self._policy = policy
         self._shields = shields
         self._clock = clock
+        self._hooks = hooks
 
     # -- tags ---------------------------------------------------------------------------------------------------
 
@@ -69,6 +73,7 @@ class V1Repositories:
 
     async def _write_tag(self, repository: V1Repository, tag: V1Tag, image: ImageId, user_agent: str) -> None:
         await self._driver.put(_path(repository, f"{_TAG}{tag}"), image.text.encode("utf-8"))
+        await self._hooks.tag_created(repository, tag.text, image.text)
         client = describe_client(user_agent, self._clock.seconds())
         described = _tag_json(repository, tag)
         if described is not None:
@@ -82,7 +87,11 @@ class V1Repositories:
         await self._shields.shield(self._remove_tag(repository, tag))
 
     async def _remove_tag(self, repository: V1Repository, tag: V1Tag) -> None:
-        await remove(self._driver, _path(repository, f"{_TAG}{tag}"))
+        path = _path(repository, f"{_TAG}{tag}")
+        data = await read(self._driver, path, TEXT_LIMIT) if self._hooks.listening else None
+        await remove(self._driver, path)
+        if data is not None:
+            await self._hooks.tags_deleted(repository, {tag.text: _named(data)})
         described = _tag_json(repository, tag)
         if described is not None:
             await remove(self._driver, described)
@@ -95,7 +104,12 @@ class V1Repositories:
         """Remove a repository with all its tags, but none of its images; V1NotFound."""
         self._require_delete()
         await self._files(repository)
-        await self._shields.shield(remove(self._driver, layout.v1_repository(repository.namespace, repository.name)))
+        await self._shields.shield(self._remove(repository))
+
+    async def _remove(self, repository: V1Repository) -> None:
+        tags = await self._tags(self._driver, repository) if self._hooks.listening else {}
+        await remove(self._driver, layout.v1_repository(repository.namespace, repository.name))
+        await self._hooks.tags_deleted(repository, tags)
 
     async def client(self, repository: V1Repository, tag: V1Tag | None = None) -> Mapping[str, object]:
         """What is known of the client that set `latest`, or that set a tag; also of what does not exist."""
@@ -189,6 +203,14 @@ class V1Repositories:
 
 def _path(repository: V1Repository, part: str) -> str:
     return layout.v1_repository_part(repository.namespace, repository.name, part)
+
+
+def _named(data: bytes) -> str | None:
+    """The id of the image in the file of a tag; None for what is no id."""
+    try:
+        return decode_tag(data).text
+    except V1NotFound:
+        return None
 
 
 def _tag_json(repository: V1Repository, tag: V1Tag) -> str | None:

@@ -6,6 +6,7 @@ import socket
 
 from klein import Klein
 
+from txregistry.core.v1.status import SERVICES, UNCONFIGURED
 from txregistry.web.request import RegistryRequest
 from txregistry.web.v1.base import Routes, route, value
 
@@ -31,9 +32,6 @@ class Status(Routes):
 
     async def status(self, request: RegistryRequest) -> bytes:
         """Try the services and tell of each that failed; a Redis that is not configured is no failure."""
-        failures = {"redis": "unconfigured"}
-        storage = await self.v1.status.storage()
-        if storage is not None:
-            failures["storage"] = storage
-        report = {"failures": failures, "host": socket.gethostname(), "services": ["redis", "storage"]}
-        return value(request, report, 200 if storage is None else 503)
+        failures = await self.v1.status.failures()
+        report = {"failures": failures, "host": socket.gethostname(), "services": SERVICES}
+        return value(request, report, 200 if set(failures.values()) <= {UNCONFIGURED} else 503)

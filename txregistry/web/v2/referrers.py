@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
-
 from klein import Klein
 
-from txregistry.core.referrers import Descriptor
 from txregistry.model.digest import Digest
 from txregistry.model.names import RepositoryName
 from txregistry.model.paging import next_link
@@ -30,25 +27,18 @@ class Referrers(Routes):
         """List the manifests whose subject is this digest, as an image index (end-12a, end-12b)."""
         repository = RepositoryName.parse(name)
         subject = Digest.parse(digest)
-        descriptors = await self.registry.referrers.list(repository, subject)
         filters: list[tuple[str, str]] = []
         artifact_type = query(request, "artifactType")
         if artifact_type is not None:
             # A media type has no spaces: one is a plus that a client did not encode.
             artifact_type = artifact_type.replace(" ", "+")
-            descriptors = [one for one in descriptors if one.get("artifactType") == artifact_type]
             request.setHeader("OCI-Filters-Applied", "artifactType")
             filters.append(("artifactType", artifact_type))
         last = query(request, "last") or ""
-        page: list[Descriptor] = []
-        size = 0
-        for descriptor in (one for one in descriptors if one["digest"] > last):
-            size += len(json.dumps(descriptor))
-            if page and size > _PAGE_BYTES:
-                url = self.location(f"/v2/{repository}/referrers/{subject}")
-                request.setHeader("Link", next_link(url, [*filters, ("last", page[-1]["digest"])]))
-                break
-            page.append(descriptor)
+        page, more = await self.registry.referrers.page(repository, subject, _PAGE_BYTES, artifact_type, last)
+        if more:
+            url = self.location(f"/v2/{repository}/referrers/{subject}")
+            request.setHeader("Link", next_link(url, [*filters, ("last", page[-1]["digest"])]))
         body = answer_json(request, 200, {"schemaVersion": 2, "mediaType": _INDEX, "manifests": page})
         request.setHeader("Content-Type", _INDEX)
         return body
