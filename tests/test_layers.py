@@ -25,7 +25,7 @@ BELOW = {
 }
 BASE_MODULES = {"errors", "interfaces", "concurrency", "version"}
 TOP_MODULES = {"tap", "service", "listen", "logs", "mail", "smtp", "redact", "cli"} | {
-    *("workers", "worker", "orders", "processes", "relay", "sharing", "hangup", "startup", "fronts"),
+    *("workers", "hangup", "startup", "fronts", "hooks"),
 }
 
 #: The paths of the store are drawn in one module, which core and auth need to say what they mean.

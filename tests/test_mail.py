@@ -25,7 +25,7 @@ from txregistry import config, mail, smtp
 from txregistry.config import Mail
 from txregistry.mail import FailureMailer, MailService, message, secrets_of
 from txregistry.redact import Redactor
-from txregistry.relay import decode, encode
+from txregistry.workers.relay import decode, encode
 
 ROOT = Path(__file__).parent.parent
 

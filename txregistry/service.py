@@ -32,6 +32,7 @@ from txregistry.core.registry import Registry
 from txregistry.errors import StorageError
 from txregistry.fronts import accel_prefix_of, cors_of, front_warnings, proxies_of
 from txregistry.hangup import on_hangup
+from txregistry.hooks import load_hooks
 from txregistry.listen import (
     Endpoint,
     ListenError,
@@ -147,13 +148,15 @@ class RegistryService(Service):
         self._reactor = reactor
         self._daemon = daemon
         self._endpoints, self._tls = endpoints_of(settings, files)
+        hooks = None if settings.hooks is None else load_hooks(settings.hooks)
         self._restore_hangup: Callable[[], None] | None = None
         self._access_log = AccessLog(settings.access_log, daemon=daemon) if settings.access_log else None
         self.shields = Shields()
         self._pool = Pool(reactor, settings.threads)
         self._driver = driver_of(settings, self._pool, reactor)
+        diff_queue = diff_queue_of(settings, reactor)
         self.registry = Registry(
-            self._driver, policy_of(settings), self.shields, reactor, self._pool, diff_queue_of(settings, reactor)
+            self._driver, policy_of(settings), self.shields, reactor, self._pool, diff_queue, hooks
         )
         self._sweeping = LoopingCall(lambda: Deferred.fromCoroutine(self._sweep()))
         self._sweeping.clock = reactor
@@ -338,6 +341,7 @@ def access_options_of(settings: config.Settings) -> AccessOptions:
         privileged_key=settings.privileged_key,
         privileged_require_date=settings.privileged_require_date,
         standalone=settings.standalone,
+        glance_endpoints=settings.storage.keys.get("glance_request_endpoints") or (),
     )
 
 

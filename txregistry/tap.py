@@ -132,6 +132,6 @@ def makeService(options: Options) -> IService:
 
         return service.make(settings, reactor, daemon=options.daemon)
 
-    from txregistry.workers import make  # noqa: PLC0415
+    from txregistry.workers.parent import make  # noqa: PLC0415
 
     return make(options, settings, snapshot, cwd, reactor, daemon=options.daemon)

@@ -24,7 +24,7 @@ class ApacheTests(FrontCase):
     def test_bodies(self) -> None:
         self.start_front()
         self.check_continue()
-        self.check_refusal()
+        self.check_refusal(1 << 20)
         self.check_streaming()
 
     def test_passwords(self) -> None:

@@ -32,7 +32,7 @@ class NginxTests(NginxCase):
     def test_bodies(self) -> None:
         self.start_front()
         self.check_continue()
-        self.check_refusal()
+        self.check_refusal(64 << 20)
         self.check_streaming()
 
     def test_passwords(self) -> None:

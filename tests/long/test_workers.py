@@ -430,7 +430,7 @@ class PrivilegeTests(InAFolder):
         self.folder = Path(tempfile.mkdtemp())
         self.addCleanup(shutil.rmtree, self.folder)
         os.chmod(self.folder, 0o755)
-        able = [sys.executable, "-c", "import txregistry.worker"]
+        able = [sys.executable, "-c", "import txregistry.workers.worker"]
         if os.geteuid() != 0:
             self.skipTest("needs to be root")
         try:

@@ -30,7 +30,8 @@ class AccessOptions:
 
     With `index_endpoint` the tokens of that index are asked for, with `users_file` the passwords of its accounts, new
     ones being made for everybody if `accounts_open`. `privileged_key` is the file of a public key. One that is not
-    `standalone` and has no index lets everybody in.
+    `standalone` and has no index lets everybody in. `glance_endpoints` are those that a request may name together with
+    a token of its own for Glance.
     """
 
     index_endpoint: str | None = None
@@ -40,6 +41,7 @@ class AccessOptions:
     privileged_key: str | None = None
     privileged_require_date: bool = False
     standalone: bool = True
+    glance_endpoints: tuple[str, ...] = ()
 
 
 def check(options: AccessOptions, files: Mapping[str, bytes] | None = None) -> Signatures | None:
@@ -95,6 +97,7 @@ def make_guard(
             signatures=signatures,
             index=index,
             accounts=accounts,
+            glance_endpoints=options.glance_endpoints,
         )
     )
 

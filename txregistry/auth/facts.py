@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
+from txregistry.auth.glance import GlanceAccess
 from txregistry.errors import Unauthorized
 from txregistry.model.v1.names import V1Repository
 
@@ -91,7 +92,8 @@ class Grant:
     """That a request may go on, and what that is bound to.
 
     `listed` are the ids of the images that the index says the repository has; None if that is not asked.
-    `set_cookie` is a whole `Set-Cookie` value for the answer. `user` is the name of an account.
+    `set_cookie` is a whole `Set-Cookie` value for the answer. `user` is the name of an account. `glance` is with what
+    rights a storage in Glance is to be asked, if not with the registry's own.
     """
 
     by: By
@@ -99,12 +101,13 @@ class Grant:
     access: str | None = None
     user: str | None = None
     listed: tuple[str, ...] | None = None
-    set_cookie: str | None = None
+    set_cookie: str | None = field(default=None, repr=False)
+    glance: GlanceAccess | None = None
 
     @property
     def is_personal(self) -> bool:
         """Whether the answer is for this client alone, so that no shared cache may keep it."""
-        return self.by is not By.ANYBODY
+        return self.by is not By.ANYBODY or self.glance is not None
 
 
 class Refused(Unauthorized):

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from txregistry.auth.facts import By, Facts, Grant, Kind, Refused
+from txregistry.auth.glance import glance_access
 from txregistry.auth.image_lists import ImageLists, Images
 from txregistry.auth.sessions import CLEAR, COOKIE, Session, Sessions
 from txregistry.auth.signatures import Signatures
@@ -33,7 +34,10 @@ INDEX_CHALLENGE = "Token"
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What a guard asks: with an `index` its tokens, with `accounts` passwords, with neither nothing."""
+    """What a guard asks: with an `index` its tokens, with `accounts` passwords, with neither nothing.
+
+    `glance_endpoints` are those that a request may name together with a token of its own; without one it may do neither.
+    """
 
     now: Callable[[], float]
     cookies: Sessions
@@ -42,6 +46,7 @@ class Parts:
     signatures: Signatures | None = None
     index: Index | None = None
     accounts: Accounts | None = None
+    glance_endpoints: tuple[str, ...] = ()
 
 
 class Guard:
@@ -52,11 +57,19 @@ class Guard:
         self.accounts = parts.accounts
         #: Whether nobody is kept out.
         self.is_open = parts.index is None and parts.accounts is None
+        #: Whether it need not see a request at all.
+        self.asks_nothing = self.is_open and not parts.glance_endpoints
         #: Whether it can decide over V2, whose clients have no tokens of an index.
         self.knows_v2 = parts.index is None
 
     async def allow(self, facts: Facts) -> Grant:
-        """Let a request go on, or raise Refused; UpstreamUnavailable if it cannot be known, StorageError."""
+        """Let a request go on, or raise Refused; UpstreamUnavailable if it cannot be known, StorageError.
+
+        Denied if it asks for a Glance that it may not.
+        """
+        return self._with_glance(await self._allow(facts), facts)
+
+    async def _allow(self, facts: Facts) -> Grant:
         if facts.kind is Kind.OPEN:
             return Grant(By.ANYBODY)
         if self._is_signed(facts):
@@ -74,10 +87,13 @@ class Guard:
         raise Refused(INDEX_CHALLENGE if self.accounts is None else BASIC_CHALLENGE, clear)
 
     async def allow_v2(self, facts: Facts) -> Grant:
-        """Let a request of V2 go on, or raise Refused.
+        """Let a request of V2 go on, or raise Refused; Denied if it asks for a Glance that it may not.
 
         A password is asked for even to read: V2's clients show theirs only if they had to from the first request on.
         """
+        return self._with_glance(await self._allow_v2(facts), facts)
+
+    async def _allow_v2(self, facts: Facts) -> Grant:
         if self._is_signed(facts):
             return Grant(By.SIGNATURE)
         if self.is_open:
@@ -110,6 +126,10 @@ class Guard:
         """Let go of connections."""
         if self._parts.index is not None:
             await self._parts.index.close()
+
+    def _with_glance(self, grant: Grant, facts: Facts) -> Grant:
+        access = None if facts.kind is Kind.OPEN else glance_access(facts.headers, self._parts.glance_endpoints)
+        return grant if access is None else replace(grant, glance=access)
 
     # -- each way ---------------------------------------------------------------------------------------------------
 

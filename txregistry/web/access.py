@@ -35,7 +35,7 @@ async def admitted(
 def enter(request: RegistryRequest, rule: str, handler: Callable[..., Any], parts: Mapping[str, str]) -> Any:
     """Enter a route of V1, once the guard lets the request; its body has not been read."""
     guard = request.guard
-    if guard is None or guard.is_open:
+    if guard is None or guard.asks_nothing:
         return handler(request, **parts)
     return admitted(request, guard.allow(facts_of(request, rule, parts)), handler, parts)
 
@@ -43,7 +43,7 @@ def enter(request: RegistryRequest, rule: str, handler: Callable[..., Any], part
 def enter_v2(request: RegistryRequest, handler: Callable[..., Any], parts: Mapping[str, str]) -> Any:
     """Enter a route of V2, likewise."""
     guard = request.guard
-    if guard is None or guard.is_open:
+    if guard is None or guard.asks_nothing:
         return handler(request, **parts)
     return admitted(request, guard.allow_v2(facts_of(request, "", {})), handler, parts)
 

@@ -17,15 +17,16 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.running import environment
-from txregistry import config, workers
+from txregistry import config
 from txregistry.listen import ListenError, parse
 from txregistry.mail import report
-from txregistry.orders import FAILED, LOG, MARK, READY, RETIRE, TELL, TOLD, Orders, files_of, take
-from txregistry.processes import Launched
 from txregistry.redact import Redactor
-from txregistry.relay import decode, encode
-from txregistry.sharing import Shared, share
-from txregistry.workers import LONGEST_PAUSE, START_SECONDS, STEADY_SECONDS, STOP_SECONDS, WorkersService
+from txregistry.workers import parent as workers
+from txregistry.workers.orders import FAILED, LOG, MARK, READY, RETIRE, TELL, TOLD, Orders, files_of, take
+from txregistry.workers.parent import LONGEST_PAUSE, START_SECONDS, STEADY_SECONDS, STOP_SECONDS, WorkersService
+from txregistry.workers.processes import Launched
+from txregistry.workers.relay import decode, encode
+from txregistry.workers.sharing import Shared, share
 
 LOCAL = "tcp:0:interface=127.0.0.1"
 ORDERS = Orders(options={}, cwd="/", source=None, files={}, secret_key="k", daemon=False)
@@ -556,7 +557,7 @@ class SharingTests(SynchronousTestCase):
 
 class ImportTests(SynchronousTestCase):
     def test_the_parent_is_light(self):
-        script = "import sys, json, txregistry.workers\nsys.stdout.write(json.dumps(list(sys.modules)))"
+        script = "import sys, json, txregistry.workers.parent\nsys.stdout.write(json.dumps(list(sys.modules)))"
         output = subprocess.run(
             [sys.executable, "-c", script],
             env=environment(Path("/")),
@@ -565,6 +566,6 @@ class ImportTests(SynchronousTestCase):
             timeout=60,
         ).stdout
         loaded = json.loads(output)
-        heavy = {"klein", "werkzeug", "txregistry.service", "txregistry.worker", "twisted.internet.reactor"}
+        heavy = {"klein", "werkzeug", "txregistry.service", "txregistry.workers.worker", "twisted.internet.reactor"}
         self.assertEqual(heavy.intersection(loaded), set())
         self.assertEqual([name for name in loaded if name.startswith("txregistry.core")], [])

@@ -41,11 +41,11 @@ from txregistry.hangup import on_hangup
 from txregistry.listen import Endpoint, ListenError, parse
 from txregistry.logs import keep_from
 from txregistry.mail import MailService
-from txregistry.orders import FAILED, LOG, READY, RETIRE, TELL, TOLD, Orders, files_of, take
-from txregistry.processes import Launched, Worker, how_it_ended, launch
-from txregistry.relay import decode
-from txregistry.sharing import Shared, share
 from txregistry.startup import end_start
+from txregistry.workers.orders import FAILED, LOG, READY, RETIRE, TELL, TOLD, Orders, files_of, take
+from txregistry.workers.processes import Launched, Worker, how_it_ended, launch
+from txregistry.workers.relay import decode
+from txregistry.workers.sharing import Shared, share
 
 #: How long a worker may take until it serves, and until it has stopped when told to at once, in seconds.
 START_SECONDS, STOP_SECONDS = 60.0, 40.0

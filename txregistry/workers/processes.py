@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
-from txregistry.orders import MARK, Orders
+from txregistry.workers.orders import MARK, Orders
 
 if TYPE_CHECKING:
-    from txregistry.workers import Slot
+    from txregistry.workers.parent import Slot
 
 _log = Logger()
 
@@ -51,7 +51,7 @@ def launch(orders: Orders) -> Launched:
     reports, its_reports = socket.socketpair()
     with its_control, its_reports:
         process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "txregistry.worker"],
+            [sys.executable, "-P", "-m", "txregistry.workers.worker"],
             stdin=its_control.fileno(),
             stderr=its_reports.fileno(),
             pass_fds=orders.sockets,

@@ -11,13 +11,14 @@ from twisted.internet.threads import deferToThread
 from twisted.logger import LogLevel, capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from txregistry import config, worker
+from txregistry import config
 from txregistry.listen import parse
-from txregistry.orders import LOG, MARK, READY, RETIRE, TELL, Orders
-from txregistry.relay import decode
-from txregistry.sharing import share
 from txregistry.startup import StartFailed
-from txregistry.worker import Control, Reports, WorkerService
+from txregistry.workers import worker
+from txregistry.workers.orders import LOG, MARK, READY, RETIRE, TELL, Orders
+from txregistry.workers.relay import decode
+from txregistry.workers.sharing import share
+from txregistry.workers.worker import Control, Reports, WorkerService
 
 LOCAL = "tcp:0:interface=127.0.0.1"
 REQUEST = b"GET /v2/ HTTP/1.1\r\nHost: x\r\n\r\n"

@@ -1,4 +1,4 @@
-"""What a worker's process runs: a registry on sockets that its parent has opened. `workers.py` is the other side.
+"""What a worker's process runs: a registry on sockets that its parent has opened. `parent.py` is the other side.
 
 It ends when its parent closes its standard input or is gone itself.
 """
@@ -28,12 +28,12 @@ from zope.interface import implementer
 from txregistry import config
 from txregistry.listen import Endpoint
 from txregistry.logs import keep_from
-from txregistry.orders import FAILED, LOG, MARK, READY, RETIRE, TELL, TOLD, Orders
-from txregistry.relay import encode
 from txregistry.service import RegistryService
-from txregistry.sharing import adopt
 from txregistry.startup import StartFailed
 from txregistry.tap import settings_of
+from txregistry.workers.orders import FAILED, LOG, MARK, READY, RETIRE, TELL, TOLD, Orders
+from txregistry.workers.relay import encode
+from txregistry.workers.sharing import adopt
 
 #: How long connections that are in use may keep a worker that is to retire, in seconds.
 RETIRE_SECONDS = 3600.0
