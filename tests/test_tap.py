@@ -244,11 +244,11 @@ class RefusalTests(InAFolder):
         config = self.config("dev: {storage: s3, s3_bucket: b}\n")
         self.assertIn("storage: s3 is not in this version", self.refusal("--config", config))
 
-    def test_access_control_that_is_not_there(self):
-        config = self.config("dev: {storage_path: here, standalone: false}\n")
-        self.assertIn("standalone: ", self.refusal("--config", config))
-        config = self.config("dev: {storage_path: here, users_file: users}\n")
-        self.assertIn("users_file: ", self.refusal("--config", config))
+    def test_access_control_that_contradicts_itself(self):
+        config = self.config("dev: {storage_path: here, standalone: false, users_file: users}\n")
+        self.assertIn("users_file", self.refusal("--config", config))
+        config = self.config("dev: {storage_path: here, accounts: open}\n")
+        self.assertIn("users_file", self.refusal("--config", config))
 
     def test_access_log_that_cannot_be_written(self):
         config = self.config(f"dev: {{storage_path: here, listen: '{LOCAL}', access_log: /no/such/folder/log}}\n")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import cast
-
 from twisted.python.reflect import namedAny
 from zope.interface.exceptions import Invalid
 from zope.interface.verify import verifyObject
@@ -31,7 +29,7 @@ def load_hooks(name: str) -> IHooks:
     except Exception as error:
         # Whatever the code of the operator raises.
         raise StartFailed(_line(name, f"{type(error).__name__}: {error}")) from None
-    return cast(IHooks, found)
+    return found
 
 
 def _line(name: str, reason: str) -> str:

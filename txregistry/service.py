@@ -26,6 +26,7 @@ from txregistry import config
 from txregistry.auth.factory import AccessError, AccessOptions, check, make_guard, warnings
 from txregistry.concurrency import Shields
 from txregistry.config.keys import default_of
+from txregistry.config.kinds import without_login
 from txregistry.config.schema import KEYS
 from txregistry.core.policy import Policy
 from txregistry.core.registry import Registry
@@ -269,8 +270,8 @@ class RegistryService(Service):
             _log.info("listening on {address}", address=describe(address, endpoint.encrypted))
         told = (*settings.warnings, *unused_keys(settings), *front_warnings(settings), *access_warnings(settings))
         for line in (*told, *self._exposed(addresses)):
-            _log.warn("{line}", line=line)
-        _log.info("{who}", who=who_may_push(settings, self._endpoints))
+            _log.warn("{line}", line=without_login(line))
+        _log.info("{who}", who=without_login(who_may_push(settings, self._endpoints)))
         name = next(filter(None, map(registry_name, addresses)), None)
         if name is not None and self.guard.knows_v2:
             _log.info("try: docker tag alpine {name}/alpine && docker push {name}/alpine", name=name)
@@ -333,6 +334,7 @@ def web_options_of(settings: config.Settings) -> WebOptions:
 def access_options_of(settings: config.Settings) -> AccessOptions:
     """What `auth` reads of the settings."""
     has_index = not settings.standalone and not settings.disable_token_auth
+    glance: Any = settings.storage.keys.get("glance_request_endpoints")
     return AccessOptions(
         index_endpoint=settings.index_endpoint if has_index else None,
         users_file=settings.users_file,
@@ -341,7 +343,7 @@ def access_options_of(settings: config.Settings) -> AccessOptions:
         privileged_key=settings.privileged_key,
         privileged_require_date=settings.privileged_require_date,
         standalone=settings.standalone,
-        glance_endpoints=settings.storage.keys.get("glance_request_endpoints") or (),
+        glance_endpoints=glance or (),
     )
 
 

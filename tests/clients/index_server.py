@@ -2,7 +2,8 @@
 
 A process of its own, so that it can be killed. The password of each user is `password_of` it; a repository belongs to
 whoever pushes it first. Each answer about a user sets a cookie with the user's name, and each verification is noted
-with the cookie that came with it. Its state is in its folder and outlives it.
+with the cookie that came with it. Its state is in its folder and outlives it. What is not the index's it hands on to
+the registry, for clients that show their token to the host of the index alone.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import hashlib
+import http.client
 import http.server
 import json
 import os
@@ -62,7 +64,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if self.path == "/v1/_ping":
             self.answer(200, True)
         elif found is None:
-            self.answer(404, {"error": "not found"})
+            self.hand_on()
         elif (self.command, found[2]) == ("GET", "/images"):
             self.images(found[1])
         elif (self.command, found[2]) == ("PUT", "/images"):
@@ -74,6 +76,22 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.as_owner(found[1], 202, "delete")
         else:
             self.answer(405, {"error": "method"})
+
+    def hand_on(self) -> None:
+        connection = http.client.HTTPConnection(self.server.registry, timeout=60)
+        try:
+            connection.request(self.command, self.path, self.body, dict(self.headers.items()))
+            response = connection.getresponse()
+            body = response.read()
+        finally:
+            connection.close()
+        self.send_response(response.status)
+        for name, text in response.getheaders():
+            if name.lower() not in {"connection", "transfer-encoding", "content-length", "date", "server"}:
+                self.send_header(name, text)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
 
     do_GET = do_PUT = do_DELETE = do_POST = handle_any
 
@@ -104,7 +122,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         else:
             headers = self.cookie(user)
             if access is not None:
-                headers |= {"X-Docker-Endpoints": self.server.registry}
+                headers |= {"X-Docker-Endpoints": self.server.endpoint}
                 headers |= {"X-Docker-Token": make_token(user, repository, access)}
             self.answer(code, self.server.listed(repository), headers)
 
@@ -124,13 +142,13 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 
 class Server(http.server.ThreadingHTTPServer):
-    """The index, with its state in `folder`; `registry` is the HOST:PORT that it sends clients to."""
+    """The index, with its state in `folder`; `endpoint` is the HOST:PORT that it sends clients to."""
 
     daemon_threads = True
 
-    def __init__(self, port: int, folder: str, registry: str) -> None:
+    def __init__(self, port: int, folder: str, registry: str, endpoint: str) -> None:
         self.folder = Path(folder)
-        self.registry = registry
+        self.registry, self.endpoint = registry, endpoint
         self.lock = threading.Lock()
         super().__init__(("127.0.0.1", port), Handler)
 
@@ -178,9 +196,10 @@ class Index:
         self.url = f"http://{self.host}"
         self._process: subprocess.Popen[bytes] | None = None
 
-    def start(self, registry: str) -> None:
-        """Start it, for the registry at this HOST:PORT."""
-        command = [sys.executable, os.path.abspath(__file__), str(self.port), self.folder, registry]
+    def start(self, registry: str, is_front: bool = False) -> None:
+        """Start it, for the registry at this HOST:PORT, which clients may be sent to or not know of."""
+        endpoint = self.host if is_front else registry
+        command = [sys.executable, os.path.abspath(__file__), str(self.port), self.folder, registry, endpoint]
         with open(os.path.join(self.folder, "log"), "ab") as log:
             self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         deadline = time.monotonic() + START_SECONDS
@@ -191,6 +210,12 @@ class Index:
                 self.kill()
                 raise AssertionError(Path(self.folder, "log").read_text()[-4000:])
             time.sleep(0.05)
+
+    def claim(self, repository: str, user: str, ids: list[str]) -> None:
+        """Give a repository that is nobody else's to a user, and list images in it; only while it does not run."""
+        with Server(0, self.folder, "", "") as server:
+            if not server.claim(repository, user, ids):
+                raise AssertionError(f"{repository} is another's")
 
     def kill(self) -> None:
         """Kill it; nothing if it is gone."""
@@ -209,4 +234,4 @@ class Index:
 
 
 if __name__ == "__main__":
-    Server(int(sys.argv[1]), sys.argv[2], sys.argv[3]).serve_forever()
+    Server(int(sys.argv[1]), *sys.argv[2:]).serve_forever()

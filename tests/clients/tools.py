@@ -24,6 +24,7 @@ GO_INSTALL = {
     "helm": ("v3.22.0", "helm.sh/helm/v3/cmd/helm"),
     "oras": ("v1.3.6", "oras.land/oras/cmd/oras"),
     "regctl": ("v0.11.7", "github.com/regclient/regclient/cmd/regctl"),
+    "versitygw": ("v1.8.0", "github.com/versity/versitygw/cmd/versitygw"),
 }
 
 # name -> package built in the module of that name under go/, whose go.mod and go.sum pin everything.

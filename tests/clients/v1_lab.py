@@ -22,7 +22,7 @@ class V1Case(ClientCase):
         self.addCleanup(index.kill)
         return registry, index
 
-    def docker(self, verb: str, index: str, name: str, user: str = "", seed: int = 1) -> list[str]:
+    def docker_code(self, verb: str, index: str, name: str, user: str = "", seed: int = 1) -> list[str]:
         """Push or pull three images by docker's own code; their ids, the base first."""
         login = ("-user", user, "-password", password_of(user)) if user else ()
         return self.call("v1docker", "-index", index, "-name", name, *login, "-seed", str(seed), verb).split()

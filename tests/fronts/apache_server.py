@@ -29,7 +29,6 @@ def start_apache(
     folder.mkdir()
     port = free_port()
     replaced = {
-        "Listen 443": f"Listen 127.0.0.1:{port}",
         "*:443": f"*:{port}",
         "registry.example.com": "localhost",
         "/etc/ssl/certs/registry.crt": certificates.server,
@@ -38,6 +37,7 @@ def start_apache(
         "/etc/apache2/registry.htpasswd": str(passwords or "/dev/null"),
     }
     lines = [
+        f"Listen 127.0.0.1:{port}",
         f"ServerRoot {folder}",
         f"DefaultRuntimeDir {folder}",
         f"PidFile {folder}/pid",

@@ -84,7 +84,8 @@ class FrontCase(ClientCase):
         shutil.copy(self.certificates.ca, os.path.join(certs, "ca.crt"))
         remote = f"docker://{self.host}/lab/app:app"
         self.call("skopeo", "copy", "--dest-cert-dir", certs, f"oci:{self.images.layout.path}:app", remote)
-        self.assertEqual(self.registry.manifest("lab/app", "app").headers["docker-content-digest"], self.images.app["digest"])
+        stored = self.registry.manifest("lab/app", "app")
+        self.assertEqual(stored.headers["docker-content-digest"], self.images.app["digest"])
         self.call("skopeo", "copy", "--src-cert-dir", certs, remote, f"oci:{self.path('back')}:app")
         self.assert_layout(self.path("back"), self.images.app)
 

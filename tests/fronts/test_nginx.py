@@ -64,7 +64,7 @@ class AccelTests(NginxCase):
         head = self.ask("HEAD", path)
         self.assertEqual((head.status, head.headers["content-length"]), (200, str(len(layer))))
         self.assert_not_sent_by_the_registry(f"GET {path}", 2)
-        # Who comes around nginx gets the bytes from the registry.
+        # Whoever comes from where nginx is counts as nginx.
         self.assertEqual(self.registry.request("GET", path).body, b"")
 
     def test_blob(self) -> None:

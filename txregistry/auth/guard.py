@@ -36,7 +36,8 @@ INDEX_CHALLENGE = "Token"
 class Parts:
     """What a guard asks: with an `index` its tokens, with `accounts` passwords, with neither nothing.
 
-    `glance_endpoints` are those that a request may name together with a token of its own; without one it may do neither.
+    `glance_endpoints` are those that a request may name together with a token of its own. Without any, nobody looks
+    for either.
     """
 
     now: Callable[[], float]
@@ -67,7 +68,8 @@ class Guard:
 
         Denied if it asks for a Glance that it may not.
         """
-        return self._with_glance(await self._allow(facts), facts)
+        grant = await self._allow(facts)
+        return grant if facts.kind is Kind.OPEN else self._with_glance(grant, facts)
 
     async def _allow(self, facts: Facts) -> Grant:
         if facts.kind is Kind.OPEN:
@@ -128,7 +130,7 @@ class Guard:
             await self._parts.index.close()
 
     def _with_glance(self, grant: Grant, facts: Facts) -> Grant:
-        access = None if facts.kind is Kind.OPEN else glance_access(facts.headers, self._parts.glance_endpoints)
+        access = glance_access(facts.headers, self._parts.glance_endpoints)
         return grant if access is None else replace(grant, glance=access)
 
     # -- each way ---------------------------------------------------------------------------------------------------

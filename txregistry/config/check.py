@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from txregistry.config.keys import Block, Key, default_of
+from txregistry.config.kinds import without_login
 from txregistry.config.schema import KEYS
 from txregistry.config.settings import Settings
 
@@ -60,7 +61,7 @@ def _access(settings: Settings) -> str:
         return "standalone"
     if settings.disable_token_auth:
         return "open, without index routes"
-    return f"tokens of {settings.index_endpoint}"
+    return f"tokens of {without_login(settings.index_endpoint)}"
 
 
 def _shown(key: Key, value: object) -> str:
@@ -80,7 +81,7 @@ def shown(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, str):
-        return ascii(value)[1:-1]
+        return without_login(ascii(value)[1:-1])
     if isinstance(value, Sequence):
         return "[" + ", ".join(shown(item) for item in value) + "]"
     return "none" if value is None else str(value)

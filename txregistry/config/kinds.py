@@ -18,6 +18,7 @@ _SIZE = re.compile(r"(\d{1,15}) ?([kmgt]?)(?:i?b)?\Z", re.IGNORECASE)
 _DURATION = re.compile(r"(\d{1,12}) ?([smhdw]?)\Z", re.IGNORECASE)
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _ENDPOINT = re.compile(r"([A-Za-z][A-Za-z0-9_-]*):(.+)\Z", re.DOTALL)
+_LOGIN = re.compile(r"(://)[^/?#\s]*@")
 _PORT_FIRST = ("tcp", "tcp6", "ssl", "https")
 
 
@@ -90,7 +91,7 @@ def describe(value: object, *, secret: bool = False) -> str:
     if isinstance(value, bool):
         return "true or false" if secret else str(value).lower()
     if isinstance(value, str):
-        shown = ascii(value[:60])
+        shown = ascii(without_login(value)[:60])
         return "text" if secret else f"the text {shown}{'...' if len(value) > 60 else ''}"
     if isinstance(value, int | float):
         # Python refuses to print whole numbers of thousands of digits.
@@ -103,6 +104,11 @@ def describe(value: object, *, secret: bool = False) -> str:
     if value is None:
         return "nothing"
     return f"a {type(value).__name__}"
+
+
+def without_login(text: str) -> str:
+    """The text, with `****` for the user and password of each URL in it."""
+    return _LOGIN.sub(r"\1****@", text)
 
 
 def short(name: object) -> str:

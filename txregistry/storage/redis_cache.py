@@ -78,6 +78,7 @@ class RedisLink:
         self._refusal = txredisapi.ResponseError
         self._clock = clock
         self._timeout = address.timeout
+        self._password = address.password
         # The lazy pool: the other kind waits for its first connection for ever. `replyTimeout` closes a connection
         # that is stuck; with numbers converted the bytes `123` would come back as 123.
         self._pool = txredisapi.lazyConnectionPool(
@@ -95,7 +96,9 @@ class RedisLink:
         self._pool._connected.addErrback(self._note)
 
     def _note(self, failure: Any) -> None:
-        self._refused = failure.getErrorMessage()
+        message: str = failure.getErrorMessage()
+        # A server that knows no AUTH repeats its arguments.
+        self._refused = message.replace(self._password, "[redacted]") if self._password else message
 
     def call(self, *command: bytes) -> Deferred[Any]:
         """The reply to a command."""

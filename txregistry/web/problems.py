@@ -19,6 +19,7 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from txregistry import errors
 from txregistry.model.ranges import upload_range
 from txregistry.web.request import RegistryRequest
+from txregistry.web.shown import shown
 
 _log = Logger()
 
@@ -129,7 +130,7 @@ def _answer_for(request: RegistryRequest, failure: Failure) -> bytes:
         return b""
     if request.startedWriting:
         # Neither the status nor the promised length can be taken back.
-        _log.error("{uri}: cut off: {error!r}", uri=request.uri, error=error)
+        _log.error("{uri}: cut off: {error!r}", uri=shown(request.uri), error=error)
         request.abandon()
         return b""
     if isinstance(error, errors.RegistryError):
@@ -138,7 +139,7 @@ def _answer_for(request: RegistryRequest, failure: Failure) -> bytes:
         return _storage_failed(request, error)
     if isinstance(error, HTTPException):
         return _not_routed(request, error)
-    _log.failure("{method} {uri} failed", failure, method=request.method, uri=request.uri)
+    _log.failure("{method} {uri} failed", failure, method=request.method, uri=shown(request.uri))
     return answer(request, 500, "UNKNOWN", "internal error; the registry's log has the details")
 
 
@@ -152,7 +153,7 @@ def _refused(request: RegistryRequest, error: errors.RegistryError) -> bytes:
 
 def _storage_failed(request: RegistryRequest, error: errors.StorageError) -> bytes:
     problem = problem_of(error)
-    _log.error("{method} {uri}: {error!r}", method=request.method, uri=request.uri, error=error)
+    _log.error("{method} {uri}: {error!r}", method=request.method, uri=shown(request.uri), error=error)
     if problem.status == 503:
         request.setHeader("Retry-After", str(_RETRY_AFTER))
     remedy = next(_REMEDIES[kind] for kind in type(error).__mro__ if kind in _REMEDIES)

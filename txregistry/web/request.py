@@ -24,6 +24,7 @@ from txregistry.errors import BodyTooLarge, ClientGone, MalformedBody
 from txregistry.web.body import Body
 from txregistry.web.channel import Channel
 from txregistry.web.proxies import Origin
+from txregistry.web.shown import shown
 
 if TYPE_CHECKING:
     from txregistry.auth.guard import Guard
@@ -128,7 +129,7 @@ class RegistryRequest(server.Request):
             return
         if self._is_short():
             _log.error("{method} {uri}: the answer is shorter than its Content-Length, so the connection is cut",
-                            method=self.method, uri=self.uri)  # fmt: skip
+                            method=self.method, uri=shown(self.uri))  # fmt: skip
             self.abandon()
             return
         if self._entered:

@@ -18,6 +18,7 @@ from twisted.web.server import Site
 from txregistry.web.channel import Channel
 from txregistry.web.proxies import TrustedProxies
 from txregistry.web.request import RegistryRequest
+from txregistry.web.shown import shown
 
 IDLE_TIMEOUT = 60.0
 HEAD_TIMEOUT = 15.0
@@ -104,9 +105,9 @@ class RegistrySite(Site):
 
 
 def combined_line(request: Request, time: str) -> str:
-    """A request in the combined log format of Apache and nginx; bytes that could break a line are escaped."""
-    line = b"%s %s %s" % (request.method, request.uri, request.clientproto)
-    referrer = request.getHeader(b"referer") or b"-"
+    """A request in the combined log format of Apache and nginx: no secrets, and bytes that could break it escaped."""
+    line = b"%s %s %s" % (request.method, shown(request.uri), request.clientproto)
+    referrer = shown(request.getHeader(b"referer") or b"-")
     agent = request.getHeader(b"user-agent") or b"-"
     host = getattr(request.getClientAddress(), "host", "-")
     return (

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import json
 
-from twisted.internet.defer import Deferred, fail
-
 from tests.web.v1.base import A, V1TestCase
-from txregistry.errors import Unavailable
 
 
 class Greetings(V1TestCase):
@@ -19,24 +16,6 @@ class Greetings(V1TestCase):
             answer = self.get(path)
             self.accepted(answer)
             self.assertEqual(answer.header("X-Docker-Registry-Standalone"), "True")
-
-    def test_status(self) -> None:
-        for path in ("/_status", "/v1/_status"):
-            answer = self.get(path)
-            self.assertEqual(answer.code, 200)
-            self.assertEqual(sorted(answer.json()), ["failures", "host", "services"])
-            self.assertEqual(answer.json()["failures"], {"redis": "unconfigured"})
-            self.assertEqual(answer.json()["services"], ["redis", "storage"])
-        self.assertEqual(self.paths(), [])
-
-    def test_status_of_a_broken_store(self) -> None:
-        self.patch(self.memory.driver, "put", lambda path, data: fail(Unavailable(path, "no answer")))
-        answer = self.get("/_status")
-        self.assertEqual((answer.code, answer.json()["failures"]["storage"]), (503, "Unavailable: no answer"))
-        self.patch(self.memory.driver, "put", lambda path, data: Deferred())
-        due = self.memory.agent.request("GET", "/_status")
-        self.memory.clock.advance(11)
-        self.assertEqual(self.successResultOf(due).code, 503)
 
 
 class Users(V1TestCase):

@@ -34,12 +34,13 @@ class V1:
         hooks: IHooks | None = None,
     ) -> None:
         self._clock = clock
-        pushes, called = Pushes(driver), Hooks(hooks, clock)
-        self.images = Images(driver, shields, pushes, called)
+        self.hooks = Hooks(hooks, clock)
+        pushes = Pushes(driver)
+        self.images = Images(driver, shields, pushes, self.hooks)
         self.layers = Layers(driver, policy, shields, pushes)
         self.file_lists = FileLists(driver, self.images, clock, pool)
         self.diffs = Diffs(self.images, self.file_lists, clock, diff_queue)
-        self.repositories = V1Repositories(driver, policy, shields, clock, called)
+        self.repositories = V1Repositories(driver, policy, shields, clock, self.hooks)
         self.search = Search(self.repositories, repositories)
         self.status = Status(driver, clock, diff_queue)
 

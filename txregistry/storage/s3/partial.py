@@ -1,0 +1,393 @@
+"""A partial object that is held: its bytes are segments, its hold and its checkpoint are records.
+
+A partial object at `a/b` is a few keys under `_txregistry/partials/a/@/b/`:
+
+    records/<number>    who holds it for how long, and the last checkpoint; created once, never changed
+    segments/<random>   its bytes; all but the last large enough to become a part of an upload
+
+A multipart upload exists only inside `commit`. Segments go out while the next bytes arrive, several at once.
+"""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from collections import deque
+from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any, Protocol, TypeVar
+
+from twisted.internet.defer import Deferred, DeferredList, fail
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from txregistry.concurrency import Patient, start
+from txregistry.errors import LostRace, NotFound, StorageError, Unavailable, WrongOffset
+from txregistry.interfaces import IPartial, Tap
+from txregistry.storage.pool import Lanes
+from txregistry.storage.s3.bucket import Bucket
+from txregistry.storage.s3.records import NeverStood, Record, Records
+from txregistry.storage.s3.segments import Budget, segment_size
+
+T = TypeVar("T")
+
+PARTIALS = "_txregistry/partials"
+PIECE = 1024 * 1024
+STATE_LIMIT = 4096
+HOLD = 5.0  # seconds after the last byte, when a holder may be overtaken
+RENEW = 1.0
+COMMIT_HOLD = 60.0  # no byte of a client moves during a commit
+#: Segments of one partial object, and parts of one commit, that are under way at once.
+PARALLEL = 3
+
+
+class Tells(Protocol):
+    """The part of a clock that is needed."""
+
+    def seconds(self) -> float: ...
+
+
+def home(path: str) -> str:
+    """Where the keys of a partial object begin; the `@` keeps a parent's partials apart from its children's."""
+    parent, _, name = path.rpartition("/")
+    return f"{PARTIALS}/{parent}/@/{name}/"
+
+
+def records_of(bucket: Bucket, path: str) -> Records:
+    """The records of a partial object."""
+    return Records(bucket, path, f"{home(path)}records/")
+
+
+def _patient(coroutine: Coroutine[Any, Any, T]) -> Deferred[T]:
+    """Run a coroutine to its end, cancelled or not."""
+    outer: Patient[T] = Patient()
+    start(coroutine).addBoth(outer.deliver)
+    return outer
+
+
+async def _all(works: Sequence[Deferred[T]]) -> list[T]:
+    """The results of jobs, of which none is under way any more, even when one has failed."""
+    outcomes = await DeferredList(works, consumeErrors=True)
+    for fine, outcome in outcomes:
+        if not fine:
+            outcome.raiseException()
+    return [outcome for _, outcome in outcomes]
+
+
+@implementer(IPartial)
+class S3Partial:
+    """A partial object that is held.
+
+    What has an underscore and is no coroutine blocks and runs in the pool. `_lock` belongs to whoever works on the
+    buffer and the record: one verb at a time, and the process's other uploads when memory is short.
+    """
+
+    def __init__(
+        self,
+        bucket: Bucket,
+        pool: Lanes,
+        clock: Tells,
+        budget: Budget,
+        path: str,
+        held: tuple[int, str, Record],
+    ) -> None:
+        self._bucket, self._pool, self._now, self._path = bucket, pool, clock.seconds, path
+        self._budget = budget
+        self._records = records_of(bucket, path)
+        self._number, self._etag, self._record = held
+        self._renewed, self._moved = self._now(), self._record.moved
+        self.offset, self.state = self._record.offset, self._record.state
+        self._full = list(self._record.segments)  # large enough for their places
+        self._begin = sum(size for _, size in self._full)  # where the buffer begins
+        self._tail: tuple[str, int] | None = None
+        if self._full and self._full[-1][1] < segment_size(self._begin - self._full[-1][1]):
+            self._tail = self._full.pop()
+            self._begin -= self._tail[1]
+        #: The bytes after the full segments; None as long as those of the tail were not fetched.
+        self._buffer: bytearray | None = None if self._tail else bytearray()
+        self._written: set[str] = set()  # segments that no record names
+        self._sending: deque[Deferred[None]] = deque()
+        self._unsent = 0  # bytes of the segments that are on their way
+        self._failed: Failure | None = None  # of one that did not arrive
+        self._usable, self._lost, self._closed = True, False, False
+        self._lock, self._count = threading.RLock(), threading.Lock()
+
+    # -- the contract -----------------------------------------------------------------------------------------
+
+    def write(self, batch: Sequence[bytes], at: int, tap: Tap | None = None) -> Deferred[None]:
+        if at != self.offset:
+            self._usable = False
+            return fail(WrongOffset(self._path, self.offset))
+        return _patient(self._write(batch, tap))
+
+    def checkpoint(self, state: bytes) -> Deferred[None]:
+        return _patient(self._after_sending(self._checkpoint, state))
+
+    def read(self, tap: Tap) -> Deferred[None]:
+        return _patient(self._read(tap))
+
+    def commit(self, path: str) -> Deferred[None]:
+        return _patient(self._commit(path))
+
+    def cancel(self) -> Deferred[None]:
+        return _patient(self._after_sending(self._end))
+
+    def close(self) -> Deferred[None]:
+        return _patient(self._closing())
+
+    # -- what they are made of --------------------------------------------------------------------------------
+
+    async def _write(self, batch: Sequence[bytes], tap: Tap | None) -> None:
+        segment = await self._pool.run(self._attempt, self._take, batch, tap)
+        if segment is not None:
+            sent = self._pool.run(self._send, *segment)
+            sent.addErrback(self._not_sent)
+            self._sending.append(sent)
+            # Nobody gets further ahead of the store than this, and where memory is short, not even that far.
+            while len(self._sending) >= PARALLEL or (self._sending and self._budget.exceeded):
+                await self._sending.popleft()
+
+    def _not_sent(self, failure: Failure) -> None:
+        self._failed, self._usable = failure, False
+
+    async def _sent(self) -> None:
+        """Wait for the segments that are on their way."""
+        while self._sending:
+            await self._sending.popleft()
+
+    async def _after_sending(self, job: Callable[..., None], *args: object) -> None:
+        await self._sent()
+        await self._pool.run(self._attempt, job, *args)
+
+    async def _read(self, tap: Tap) -> None:
+        await self._sent()
+        sources = list(self._full)
+        if self._buffer is None and self._tail is not None:
+            sources.append(self._tail)
+        for name, size in sources:
+            for begin in range(0, size, PIECE):
+                end = min(size, begin + PIECE)
+                await self._pool.run(self._attempt, self._feed, name, begin, end, tap)
+        rest = bytes(self._buffer or b"")
+        for begin in range(0, len(rest), PIECE):
+            await self._pool.run(tap, [rest[begin : begin + PIECE]])
+
+    async def _commit(self, path: str) -> None:
+        await self._sent()
+        begun = await self._pool.run(self._attempt, self._put_or_begin, path)
+        if begun is None:
+            return
+        upload, names = begun
+        try:
+            etags: list[str] = []
+            for at in range(0, len(names), PARALLEL):
+                group = enumerate(names[at : at + PARALLEL], at + 1)
+                etags += await _all([self._pool.run(self._copy, path, upload, *part) for part in group])
+                await self._pool.run(self._attempt, self._renew, COMMIT_HOLD)
+            await self._pool.run(self._attempt, self._bucket.complete, path, upload, etags)
+        except BaseException:
+            await self._pool.run(self._abort, path, upload)
+            raise
+        await self._pool.run(self._attempt, self._end)
+
+    async def _closing(self) -> None:
+        await self._sent()
+        await self._pool.run(self._close)
+
+    # -- jobs ---------------------------------------------------------------------------------------------------
+
+    def claim(self) -> None:
+        """Take it over from whoever held it. LostRace."""
+        self._swap(HOLD)
+        if self._record.upload:  # a commit that stalled: it must not complete when it wakes
+            self._bucket.abort(*self._record.upload)
+
+    def spill(self) -> int:
+        """Put the bytes in memory into a segment, from which they are fetched when more come."""
+        if not self._lock.acquire(blocking=False):
+            return self._in_memory()
+        try:
+            if self._usable and self._buffer:
+                with suppress(StorageError):  # then they stay, and whoever needs the store will see
+                    self._keep_tail()
+                    self._buffer = None
+            return self._in_memory()
+        finally:
+            self._lock.release()
+
+    def _in_memory(self) -> int:
+        return self._unsent + len(self._buffer or b"")
+
+    def _attempt(self, job: Callable[..., T], *args: object) -> T:
+        """Run a step that only a holder may take; after one that failed there is no other."""
+        with self._lock:
+            if self._failed is not None:
+                self._failed.raiseException()
+            if not self._usable:
+                raise StorageError(self._path, "it is no longer held")
+            return self._guarded(job, *args)
+
+    def _guarded(self, job: Callable[..., T], *args: object) -> T:
+        try:
+            return job(*args)
+        except NotFound as error:  # a segment or an upload
+            self._usable = False
+            self._lost = self._overtaken()
+            if self._lost:
+                raise LostRace(self._path) from error
+            raise Unavailable(self._path, str(error)) from error
+        except BaseException:
+            self._usable = False
+            raise
+
+    def _overtaken(self) -> bool:
+        """Whether this is not the holder any more; another one removes segments and aborts uploads."""
+        try:
+            return self._records.latest()[1] != self._etag
+        except NotFound:
+            return True
+
+    def _swap(self, hold: float, **changes: Any) -> None:
+        """Write the next record; from then on this is the holder for `hold` seconds, at 0 no longer."""
+        now = self._now()
+        record = replace(
+            self._record,
+            previous=self._etag,
+            nonce=uuid.uuid4().hex,
+            hold=hold,
+            moved=self._moved,
+            **changes,
+        )
+        try:
+            self._etag = self._records.append(self._number + 1, record)
+        except StorageError as error:
+            self._lost = isinstance(error, LostRace)
+            if not isinstance(error, NeverStood):
+                self._written.clear()  # others may go on from this record, and need the segments it names
+            raise
+        old = {name for name, _ in self._record.segments}
+        kept = {name for name, _ in record.segments}
+        self._number, self._record, self._renewed = self._number + 1, record, now
+        self._written -= kept
+        self._bucket.delete_many(sorted(old - kept))
+
+    def _renew(self, hold: float = HOLD) -> None:
+        # A commit's record carries its upload; everybody else has none.
+        if self._now() - self._renewed >= (RENEW if hold == HOLD else hold / 4):
+            self._swap(hold, **({"upload": None} if hold == HOLD else {}))
+
+    def _new_segment(self) -> str:
+        name = f"{home(self._path)}segments/{uuid.uuid4().hex}"
+        self._written.add(name)
+        return name
+
+    def _send(self, name: str, data: bytearray) -> None:
+        try:
+            self._guarded(self._bucket.put, name, bytes(data))
+        finally:
+            with self._count:
+                self._unsent -= len(data)
+            self._budget.note(self, self._in_memory())
+
+    def _load(self) -> bytearray:
+        if self._buffer is None:
+            assert self._tail is not None, "bytes that are not in memory are in the tail"
+            self._buffer = bytearray(self._bucket.get(self._tail[0])[0])
+        return self._buffer
+
+    def _take(self, batch: Sequence[bytes], tap: Tap | None) -> tuple[str, bytearray] | None:
+        """Append a batch to the buffer; name and bytes of the segment that it filled."""
+        self._moved = self._now()
+        self._renew()
+        buffer = self._load()
+        for piece in batch:
+            buffer += piece
+        if tap is not None:
+            tap(batch)
+        filled = None
+        if len(buffer) >= segment_size(self._begin):
+            filled = (self._new_segment(), buffer)
+            self._full.append((filled[0], len(buffer)))
+            self._begin += len(buffer)
+            self._buffer, self._tail = bytearray(), None
+            with self._count:
+                self._unsent += len(buffer)
+        self._renew()
+        self.offset += sum(map(len, batch))
+        self._budget.note(self, self._in_memory())
+        self._budget.relieve(self)
+        return filled
+
+    def _keep_tail(self) -> None:
+        """Put the bytes that are only in memory into a segment."""
+        if self._buffer and (self._tail is None or self._tail[1] != len(self._buffer)):
+            name = self._new_segment()
+            self._bucket.put(name, bytes(self._buffer))
+            before, self._tail = self._tail, (name, len(self._buffer))
+            if before is not None and before[0] in self._written:
+                self._bucket.delete(before[0])
+                self._written.discard(before[0])
+
+    def _segments(self) -> tuple[tuple[str, int], ...]:
+        """All segments, after the bytes that are only in memory were put into one."""
+        self._keep_tail()
+        return (*self._full, *([self._tail] if self._tail else []))
+
+    def _checkpoint(self, state: bytes) -> None:
+        if len(state) > STATE_LIMIT:
+            raise ValueError(f"a state of {len(state)} bytes; at most {STATE_LIMIT} are kept")
+        self._swap(HOLD, offset=self.offset, state=state, segments=self._segments(), upload=None)
+        self.state = state
+
+    def _feed(self, name: str, begin: int, end: int, tap: Tap) -> None:
+        tap([self._bucket.get(name, begin, end)[0]])
+        self._moved = self._now()
+        self._renew()
+
+    def _put_or_begin(self, path: str) -> tuple[str, list[str]] | None:
+        """Begin an upload, its id and the names of the segments; or put what is small itself, and end."""
+        if not self._full:
+            data = bytes(self._load())
+            self._swap(COMMIT_HOLD, upload=None)
+            self._bucket.put(path, data)
+            self._end()
+            return None
+        segments = self._segments()
+        upload = self._bucket.begin(path)
+        try:
+            # The checkpoint stays that of the record: its state does not belong to the bytes since.
+            self._swap(COMMIT_HOLD, upload=(path, upload))
+        except BaseException:
+            self._abort(path, upload)
+            raise
+        return upload, [name for name, _ in segments]
+
+    def _copy(self, path: str, upload: str, number: int, name: str) -> str:
+        return self._guarded(self._bucket.copy_part, path, upload, number, name)
+
+    def _abort(self, path: str, upload: str) -> None:
+        with suppress(StorageError):  # whoever takes it over does that, or the sweep
+            self._bucket.abort(path, upload)
+
+    def _end(self) -> None:
+        self._swap(0.0, ended=True, upload=None)
+        self._usable = False
+        own = home(self._path)
+        for prefix in (f"{own}segments/", f"{self._path}/", f"{own}records/"):  # the record that says so goes last
+            keys = [key for key, _ in self._bucket.keys(prefix)]
+            self._bucket.delete_many(keys)
+        self._written.clear()
+
+    def _close(self) -> None:
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            with suppress(StorageError):  # then the hold lapses by itself
+                if not self._lost and not self._record.ended:
+                    self._swap(0.0, upload=None)
+            with suppress(StorageError):  # goes with the partial object
+                self._bucket.delete_many(sorted(self._written))
+            self._usable, self._buffer = False, bytearray()
+            self._budget.note(self, 0)
