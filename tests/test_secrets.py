@@ -158,14 +158,13 @@ class RequestTests(Guarded):
             text, _ = self.drive(authorization)
             self.clean(text, '"GET /v1/users/?access_token=[redacted]&n=1&X-Amz-Signature=[redacted] HTTP/1.1"')
             for error, code in ((Unavailable("p", "no answer"), 503), (RuntimeError("planted"), 500)):
-                with mock.patch.multiple(
-                    self.memory.driver,
-                    **{
-                        name: lambda *_args, error=error, **_more: fail(error)
-                        for name in ("read", "put", "stat", "open", "list", "remove", "partial")
-                    },
-                ):
-                    text, codes = self.drive(authorization)
+                failing = [
+                    self.patch(self.memory.driver, name, lambda *_args, error=error, **_more: fail(error))
+                    for name in ("read", "put", "stat", "open", "list", "remove", "partial")
+                ]
+                text, codes = self.drive(authorization)
+                for patch in failing:
+                    patch.restore()
                 self.assertIn(code, codes)
                 self.clean(text, str(error))
 

@@ -46,7 +46,7 @@ from txregistry.listen import (
 )
 from txregistry.logs import AccessLog, keep_from
 from txregistry.mail import MailService
-from txregistry.startup import StartFailed, end_start
+from txregistry.startup import StartFailed, allow_many_files, end_start
 from txregistry.storage.factory import (
     EngineError,
     open_diff_queue,
@@ -178,6 +178,7 @@ class RegistryService(Service):
     def privilegedStartService(self) -> None:
         """Open the sockets. Nobody is served before the reactor runs."""
         super().privilegedStartService()
+        allow_many_files()
         self._restore_hangup = on_hangup(self._reactor, self._reopen_log)
         try:
             for number, endpoint in enumerate(self._endpoints):

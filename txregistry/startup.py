@@ -1,8 +1,9 @@
-"""How a start that cannot work ends: with one line and exit status 1."""
+"""What a process does as it starts to serve, and how a start that cannot work ends."""
 
 from __future__ import annotations
 
 import os
+import resource
 from typing import NoReturn
 
 from twisted.logger import Logger
@@ -12,6 +13,12 @@ _log = Logger()
 
 class StartFailed(Exception):
     """The server cannot start; the text is one line."""
+
+
+def allow_many_files() -> None:
+    """Raise the process's limit of open files to what it may have: each connection is one, and each blob it pulls."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def end_start(line: str, *, daemon: bool) -> NoReturn:

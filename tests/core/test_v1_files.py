@@ -42,6 +42,10 @@ class Queue:
         await self._reach()
         return self.held.pop(0) if self.held else None
 
+    async def echo(self, key: bytes, value: bytes) -> bytes | None:
+        await self._reach()
+        return value
+
     async def close(self) -> None:
         self.closed = True
 

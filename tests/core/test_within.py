@@ -35,7 +35,7 @@ class WithinTests(SynchronousTestCase):
 
     def test_too_late(self):
         cancelled: list[Any] = []
-        due = within(Deferred(cancelled.append), 5, self.clock)
+        due: Deferred[None] = within(Deferred(cancelled.append), 5, self.clock)
         self.clock.advance(5)
         self.failureResultOf(due, TimeoutError)
         self.assertEqual(len(cancelled), 1)
@@ -54,7 +54,7 @@ class WithinTests(SynchronousTestCase):
 
     def test_a_cancel_from_outside(self):
         cancelled: list[Any] = []
-        due = within(Deferred(cancelled.append), 5, self.clock)
+        due: Deferred[None] = within(Deferred(cancelled.append), 5, self.clock)
         due.cancel()
         self.failureResultOf(due, CancelledError)
         self.assertEqual(len(cancelled), 1)

@@ -1,4 +1,4 @@
-"""What both front ends are asked: images of both protocols over TLS, large bodies, who the client was, and passwords."""
+"""What both front ends are asked: images of both protocols over TLS, large bodies, the client's address, passwords."""
 
 from __future__ import annotations
 
@@ -66,7 +66,8 @@ class FrontCase(ClientCase):
         names = {name.replace("_", "-"): value for name, value in headers.items()}
         connection.request(method, path, body, names)
         response = connection.getresponse()
-        answer = Answer(response.status, {name.lower(): value for name, value in response.getheaders()}, response.read())
+        answered = {name.lower(): value for name, value in response.getheaders()}
+        answer = Answer(response.status, answered, response.read())
         connection.close()
         return answer
 

@@ -75,12 +75,13 @@ class ContainerTests(ClientCase):
         house = self.path("house")
         source = self.path("source")
         for name in ("txregistry", "twisted"):
-            shutil.copytree(ROOT / name, f"{source}/{name}", ignore=shutil.ignore_patterns("__pycache__", "dropin.cache"))
+            unwanted = shutil.ignore_patterns("__pycache__", "dropin.cache")
+            shutil.copytree(ROOT / name, f"{source}/{name}", ignore=unwanted)
         for name in ("setup.py", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE"):
             shutil.copy(ROOT / name, source)
         # As whoever runs the tests: where packages come from is configured outside.
         gathered = subprocess.run(
-            [*(sys.executable, "-m", "pip", "wheel", "--quiet", "--wheel-dir", house), "setuptools>=77", f"{source}[all]"],
+            [sys.executable, "-m", "pip", "wheel", "--quiet", "--wheel-dir", house, "setuptools>=77", f"{source}[all]"],
             capture_output=True,
             text=True,
             timeout=SECONDS,

@@ -131,4 +131,5 @@ class Checks(SynchronousTestCase):
         self.patch(driver, "put", lambda path, data: Deferred())
         due = start(Status(driver, clock, redis).failures())
         clock.advance(10)
-        self.assertEqual(sorted(self.successResultOf(due)), ["redis", "storage"])
+        failures: dict[str, str] = self.successResultOf(due)
+        self.assertEqual(list(failures), ["redis", "storage"])
