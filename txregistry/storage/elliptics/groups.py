@@ -28,7 +28,6 @@ from txregistry.storage.elliptics.stored import (
     FOREIGN,
     INLINE,
     LARGEST_RECORD,
-    TOMBSTONE,
     TRAILER_SIZE,
     Stamp,
     Stored,
@@ -149,7 +148,7 @@ class Groups:
             if there.stamp >= new.stamp:
                 return
             try:
-                self.session.write(group, key, [new.raw], wire.IO_COMPARE_AND_SWAP, there.proof)
+                self._replace(group, key, there, new)
             except Refused as error:
                 if error.status != wire.EBADFD:
                     raise
@@ -157,6 +156,11 @@ class Groups:
             else:
                 return
         raise Lost(f"group {group}: {key} changes all the time")
+
+    def _replace(self, group: int, key: str, there: Stored, new: Stored) -> None:
+        # Of a large object that the original wrote the hash is not known; nobody else rewrites those.
+        flags = wire.IO_COMPARE_AND_SWAP if there.is_whole else 0
+        self.session.write(group, key, [new.raw], flags, there.proof)
 
     def swap(self, key: str, path: str, seen: Seen, kind: int, data: bytes) -> Stored:
         """Replace what was seen by a new version. LostRace if something else is there; Unavailable.
@@ -194,7 +198,7 @@ class Groups:
             self.advance(group, key, there, seen.newest)
             there = seen.newest
         try:
-            self.session.write(group, key, [new.raw], wire.IO_COMPARE_AND_SWAP, there.proof)
+            self._replace(group, key, there, new)
         except Refused as error:
             if error.status != wire.EBADFD:
                 raise
@@ -295,7 +299,3 @@ def outage(path: str, failures: Failures, reason: str) -> StorageError:
     error: StorageError = kind(path, f"{reason} ({told})" if told else reason)
     return error
 
-
-def is_tombstone(stored: Stored) -> bool:
-    """Whether nothing is there, or no longer."""
-    return stored.kind == TOMBSTONE

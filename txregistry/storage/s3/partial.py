@@ -45,7 +45,9 @@ PARALLEL = 3
 class Tells(Protocol):
     """The part of a clock that is needed."""
 
-    def seconds(self) -> float: ...
+    def seconds(self) -> float:
+        """Seconds of the epoch."""
+        ...
 
 
 def home(path: str) -> str:
@@ -68,7 +70,7 @@ def _patient(coroutine: Coroutine[Any, Any, T]) -> Deferred[T]:
 
 async def _all(works: Sequence[Deferred[T]]) -> list[T]:
     """The results of jobs, of which none is under way any more, even when one has failed."""
-    outcomes = await DeferredList(works, consumeErrors=True)
+    outcomes: list[tuple[bool, Any]] = await DeferredList(works, consumeErrors=True)
     for fine, outcome in outcomes:
         if not fine:
             outcome.raiseException()
@@ -116,24 +118,30 @@ class S3Partial:
     # -- the contract -----------------------------------------------------------------------------------------
 
     def write(self, batch: Sequence[bytes], at: int, tap: Tap | None = None) -> Deferred[None]:
+        """Append a batch; a segment that it fills is sent while the next ones come."""
         if at != self.offset:
             self._usable = False
             return fail(WrongOffset(self._path, self.offset))
         return _patient(self._write(batch, tap))
 
     def checkpoint(self, state: bytes) -> Deferred[None]:
+        """Send what is unsent, and write a record that names all segments."""
         return _patient(self._after_sending(self._checkpoint, state))
 
     def read(self, tap: Tap) -> Deferred[None]:
+        """Read the segments again, in pieces."""
         return _patient(self._read(tap))
 
     def commit(self, path: str) -> Deferred[None]:
+        """Assemble the segments within the server; what is less than one is put itself."""
         return _patient(self._commit(path))
 
     def cancel(self) -> Deferred[None]:
+        """Drop it."""
         return _patient(self._after_sending(self._end))
 
     def close(self) -> Deferred[None]:
+        """Let go of it."""
         return _patient(self._closing())
 
     # -- what they are made of --------------------------------------------------------------------------------
@@ -162,16 +170,12 @@ class S3Partial:
 
     async def _read(self, tap: Tap) -> None:
         await self._sent()
-        sources = list(self._full)
-        if self._buffer is None and self._tail is not None:
-            sources.append(self._tail)
-        for name, size in sources:
+        for name, size in self._full:
             for begin in range(0, size, PIECE):
                 end = min(size, begin + PIECE)
                 await self._pool.run(self._attempt, self._feed, name, begin, end, tap)
-        rest = bytes(self._buffer or b"")
-        for begin in range(0, len(rest), PIECE):
-            await self._pool.run(tap, [rest[begin : begin + PIECE]])
+        for begin in range(0, self.offset - self._begin, PIECE):
+            await self._pool.run(self._attempt, self._feed_rest, begin, tap)
 
     async def _commit(self, path: str) -> None:
         await self._sent()
@@ -310,6 +314,7 @@ class S3Partial:
             filled = (self._new_segment(), buffer)
             self._full.append((filled[0], len(buffer)))
             self._begin += len(buffer)
+            self._drop(self._tail)
             self._buffer, self._tail = bytearray(), None
             with self._count:
                 self._unsent += len(buffer)
@@ -325,9 +330,13 @@ class S3Partial:
             name = self._new_segment()
             self._bucket.put(name, bytes(self._buffer))
             before, self._tail = self._tail, (name, len(self._buffer))
-            if before is not None and before[0] in self._written:
-                self._bucket.delete(before[0])
-                self._written.discard(before[0])
+            self._drop(before)
+
+    def _drop(self, segment: tuple[str, int] | None) -> None:
+        """Remove a tail that was replaced, if no record has named it."""
+        if segment is not None and segment[0] in self._written:
+            self._bucket.delete(segment[0])
+            self._written.discard(segment[0])
 
     def _segments(self) -> tuple[tuple[str, int], ...]:
         """All segments, after the bytes that are only in memory were put into one."""
@@ -344,6 +353,10 @@ class S3Partial:
         tap([self._bucket.get(name, begin, end)[0]])
         self._moved = self._now()
         self._renew()
+
+    def _feed_rest(self, begin: int, tap: Tap) -> None:
+        tap([bytes(self._load()[begin : begin + PIECE])])
+        self._budget.note(self, self._in_memory())
 
     def _put_or_begin(self, path: str) -> tuple[str, list[str]] | None:
         """Begin an upload, its id and the names of the segments; or put what is small itself, and end."""
@@ -374,9 +387,10 @@ class S3Partial:
         self._swap(0.0, ended=True, upload=None)
         self._usable = False
         own = home(self._path)
-        for prefix in (f"{own}segments/", f"{self._path}/", f"{own}records/"):  # the record that says so goes last
-            keys = [key for key, _ in self._bucket.keys(prefix)]
-            self._bucket.delete_many(keys)
+        for prefix in (f"{own}segments/", f"{self._path}/"):
+            self._bucket.delete_many([key for key, _ in self._bucket.keys(prefix)])
+        for key, _ in self._bucket.keys(f"{own}records/"):  # one by one: the record that says so goes last
+            self._bucket.delete(key)
         self._written.clear()
 
     def _close(self) -> None:

@@ -22,9 +22,10 @@ from txregistry.testing.pools import ImmediatePool
 MISSING = [name for name in ("boto3", "moto", "flask") if importlib.util.find_spec(name) is None]
 SKIP = f"needs {', '.join(MISSING)}" if MISSING else None
 if SKIP is None:
-    from tests.storage.object_partial import COMMIT_HOLD, HOLD, SEGMENT
-    from tests.storage.object_store import ObjectStore
-    from tests.storage.s3_mock import fill, left, new_bucket
+    from tests.storage.s3.mock import fill, left, new_bucket, new_mock
+    from txregistry.storage.s3.driver import S3Driver
+    from txregistry.storage.s3.partial import COMMIT_HOLD, HOLD
+    from txregistry.storage.s3.segments import SEGMENT, Budget
 
 SESSION = "docker/registry/v2/repositories/a/b/_uploads/0001"
 BLOB = "docker/registry/v2/blobs/sha256/00/0000/data"
@@ -36,21 +37,23 @@ class SuiteTests(DriverSuite, TestCase):
 
     skip = SKIP
 
-    def make_driver(self) -> ObjectStore:
+    def make_driver(self) -> S3Driver:
         self.clock = Clock()
         pool = Pool(reactor, 2, 1)  # type: ignore[arg-type] # the module stands for its object
         self.addCleanup(pool.stop)
-        return ObjectStore(new_bucket(self), pool, self.clock)
+        self.mock = new_mock(self)
+        return S3Driver(new_bucket(self.mock, root="some/root/"), pool, self.clock)
 
     def sibling(self, driver: IStorageDriver) -> IStorageDriver:
-        assert isinstance(driver, ObjectStore)
-        return ObjectStore(driver.bucket, driver.pool, self.clock)
+        assert isinstance(driver, S3Driver)
+        return S3Driver(driver.bucket, driver.pool, self.clock)
 
     async def stall(self, driver: IStorageDriver, path: str) -> None:
         self.clock.advance(6)
+        self.mock.now += 6
 
     async def fill(self, driver: IStorageDriver, prefix: str, names: list[str]) -> None:
-        assert isinstance(driver, ObjectStore)
+        assert isinstance(driver, S3Driver)
         fill(driver.bucket, [f"{prefix}/{name}" for name in names])
 
     async def test_interfaces(self) -> None:
@@ -67,13 +70,19 @@ class PartialTests(TestCase):
     skip = SKIP
 
     def setUp(self) -> None:
-        self.bucket = new_bucket(self)
+        self.mock = new_mock(self)
+        self.bucket = new_bucket(self.mock)
         self.clock = Clock()
         self.clock.advance(1_000_000)
         pool = Pool(reactor, 2, 1)  # type: ignore[arg-type] # the module stands for its object
         self.addCleanup(pool.stop)
-        self.store = ObjectStore(self.bucket, pool, self.clock)
-        self.other = ObjectStore(self.bucket, pool, self.clock)
+        self.store = S3Driver(self.bucket, pool, self.clock)
+        self.other = S3Driver(self.bucket, pool, self.clock)
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass, here and at the server."""
+        self.clock.advance(seconds)
+        self.mock.now += seconds
 
     async def content(self) -> bytes:
         data, _ = await self.store.read(BLOB, 64 * MIB)
@@ -222,7 +231,7 @@ class PartialTests(TestCase):
     async def test_held_while_bytes_flow(self) -> None:
         holder = await self.store.partial(SESSION, create=True)
         for _ in range(4):
-            self.clock.advance(HOLD - 0.5)
+            self.advance(HOLD - 1)
             with self.assertRaises(Busy):
                 await self.other.partial(SESSION)
             await self.fill(holder, b"1234")
@@ -236,7 +245,7 @@ class PartialTests(TestCase):
         await self.fill(holder, b"saved")
         await holder.checkpoint(b"state")
         await self.fill(holder, bytes(SEGMENT))
-        self.clock.advance(HOLD)
+        self.advance(HOLD + 1)
         second = await self.other.partial(SESSION)
         self.assertEqual((second.offset, second.state), (5, b"state"))
         with self.assertRaises(Busy):
@@ -257,7 +266,7 @@ class PartialTests(TestCase):
             await self.fill(holder, bytes(SEGMENT))
             await holder.checkpoint(b"")
             await self.fill(holder, b"unsaved")
-            self.clock.advance(HOLD)
+            self.advance(HOLD + 1)
             second = await self.other.partial(path)
             for _ in range(3):  # so that the number of the late record is free again
                 await second.checkpoint(b"second")
@@ -286,7 +295,7 @@ class PartialTests(TestCase):
         assemble = self.bucket.assemble
         later = Clock()
         later.advance(self.clock.seconds() + COMMIT_HOLD)
-        overtaking = ObjectStore(self.bucket, ImmediatePool(), later)
+        overtaking = S3Driver(self.bucket, ImmediatePool(), later)
         taken: list[IPartial] = []
 
         def stalls(key: str, upload: str, sources: Sequence[str], tick: Callable[[], None]) -> None:

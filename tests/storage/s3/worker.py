@@ -19,8 +19,8 @@ import sys
 
 from twisted.internet.task import Clock
 
-from tests.storage.object_bucket import Bucket
-from tests.storage.object_store import ObjectStore
+from tests.storage.s3.mock import bucket_at
+from txregistry.storage.s3.driver import S3Driver
 from txregistry import errors
 from txregistry.errors import StorageError
 from txregistry.interfaces import IPartial
@@ -35,7 +35,7 @@ class Worker:
     def __init__(self, endpoint: str, bucket: str) -> None:
         self._clock = Clock()
         self._clock.advance(1_000_000)
-        self._store = ObjectStore(Bucket(endpoint, bucket), ImmediatePool(), self._clock)
+        self._store = S3Driver(bucket_at(endpoint, bucket), ImmediatePool(), self._clock)
         self._partial: IPartial | None = None
 
     def _held(self) -> IPartial:

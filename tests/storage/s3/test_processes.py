@@ -18,9 +18,9 @@ import txregistry
 MISSING = [name for name in ("boto3", "moto", "flask") if importlib.util.find_spec(name) is None]
 SKIP = f"needs {', '.join(MISSING)}" if MISSING else None
 if SKIP is None:
-    from tests.storage.object_bucket import Bucket
-    from tests.storage.object_partial import SEGMENT
-    from tests.storage.s3_mock import left, new_bucket
+    from txregistry.storage.s3.bucket import Bucket
+    from txregistry.storage.s3.segments import SEGMENT
+    from tests.storage.s3.mock import left, new_bucket, new_mock
 
 SESSION = "docker/registry/v2/repositories/a/b/_uploads/0001"
 BLOB = "docker/registry/v2/blobs/sha256/00/0000/data"
@@ -33,7 +33,7 @@ class Server:
     def __init__(self, bucket: Bucket) -> None:
         root = os.path.dirname(os.path.dirname(os.path.abspath(txregistry.__file__)))
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.storage.object_store_worker", bucket.client.meta.endpoint_url, bucket.name],
+            [sys.executable, "-m", "tests.storage.s3.worker", str(bucket.client.meta.endpoint_url), bucket.name],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env={**os.environ, "PYTHONPATH": root},
@@ -71,7 +71,8 @@ class TwoProcesses(SynchronousTestCase):
     skip = SKIP
 
     def setUp(self) -> None:
-        self.bucket = new_bucket(self)
+        self.mock = new_mock(self)
+        self.bucket = new_bucket(self.mock)
         self.servers = [Server(self.bucket), Server(self.bucket)]
         for server in self.servers:
             self.addCleanup(server.end)
@@ -129,8 +130,9 @@ class TwoProcesses(SynchronousTestCase):
         self.assertIsNone(first.ask("checkpoint", "state"))
         first.ask("write", 3, 6 * MIB)
         self.assertEqual(second.ask("patch", SESSION, 4, 1), {"error": "Busy"})
+        self.mock.now += 6
         for server in self.servers:
-            server.ask("clock", 5.0)
+            server.ask("clock", 6.0)
         return acknowledged
 
     def test_a_stalled_holder_wakes_after_a_patch(self) -> None:

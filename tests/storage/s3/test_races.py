@@ -18,10 +18,10 @@ from txregistry.testing.pools import ImmediatePool, result_of
 
 MISSING = importlib.util.find_spec("boto3") is None
 if not MISSING:
-    from tests.storage import object_partial
-    from tests.storage.object_bucket import Bucket
-    from tests.storage.object_partial import home, records_of
-    from tests.storage.object_store import ObjectStore
+    from txregistry.storage.s3 import segments
+    from txregistry.storage.s3.bucket import Bucket
+    from txregistry.storage.s3.partial import home, records_of
+    from txregistry.storage.s3.driver import S3Driver
 else:
     Bucket = object  # type: ignore[assignment,misc] # the class below must have a base; its tests are skipped
 
@@ -38,7 +38,7 @@ class Shared:
 
     def __init__(self) -> None:
         self.objects: dict[str, bytes] = {}
-        self.uploads: set[str] = set()
+        self.uploads: dict[str, dict[int, bytes]] = {}
         self.begun = 0
         self.now = 0.0
 
@@ -68,6 +68,13 @@ class MemoryBucket(Bucket):
         data = self._shared.objects[key]
         return data[start:stop], hashlib.md5(data).hexdigest()
 
+    def get_aged(self, key: str) -> tuple[bytes, str, float]:
+        return (*self.get(key), 100.0)  # every hold has lapsed whenever somebody looks
+
+    def delete_many(self, keys: Sequence[str]) -> None:
+        for key in keys:
+            self.delete(key)
+
     def delete(self, key: str) -> None:
         self._pause()
         self._shared.objects.pop(key, None)
@@ -83,20 +90,25 @@ class MemoryBucket(Bucket):
     def begin(self, key: str) -> str:
         self._pause()
         self._shared.begun += 1
-        self._shared.uploads.add(str(self._shared.begun))
+        self._shared.uploads[str(self._shared.begun)] = {}
         return str(self._shared.begun)
 
-    def assemble(self, key: str, upload: str, sources: Sequence[str], tick: Callable[[], None]) -> None:
-        parts: list[bytes] = []
-        for source in sources:
-            assert not parts or len(parts[-1]) >= object_partial.SEGMENT, "an illegal part"
-            parts.append(self.get(source)[0])
-            self._alive(upload)
-            tick()
+    def copy_part(
+        self, key: str, upload: str, number: int, source: str, span: tuple[int, int] | None = None
+    ) -> str:
+        data = self.get(source)[0]
+        self._alive(upload)
+        self._shared.uploads[upload][number] = data
+        return str(number)
+
+    def complete(self, key: str, upload: str, etags: Sequence[str]) -> None:
         self._pause()
         self._alive(upload)
-        self._shared.uploads.remove(upload)
-        self._shared.objects[key] = b"".join(parts)
+        parts = self._shared.uploads.pop(upload)
+        assert [str(number) for number in sorted(parts)] == list(etags)
+        data = [parts[number] for number in sorted(parts)]
+        assert all(len(part) >= segments.SEGMENT for part in data[:-1]), "an illegal part"
+        self._shared.objects[key] = b"".join(data)
 
     def _alive(self, upload: str) -> None:
         if upload not in self._shared.uploads:
@@ -104,7 +116,7 @@ class MemoryBucket(Bucket):
 
     def abort(self, key: str, upload: str) -> None:
         self._pause()
-        self._shared.uploads.discard(upload)
+        self._shared.uploads.pop(upload, None)
 
 
 class Server:
@@ -135,7 +147,7 @@ class Server:
     def _run(self) -> None:
         self._go.acquire()
         try:
-            self._patches(ObjectStore(MemoryBucket(self.shared, self._pause), ImmediatePool(), self.shared))
+            self._patches(S3Driver(MemoryBucket(self.shared, self._pause), ImmediatePool(), self.shared))
         except Killed:
             pass
         except BaseException as error:
@@ -144,7 +156,7 @@ class Server:
             self.done = True
             self._stopped.release()
 
-    def _patches(self, store: ObjectStore) -> None:
+    def _patches(self, store: S3Driver) -> None:
         for turn in range(3):
             try:
                 partial = result_of(store.partial(SESSION))
@@ -185,9 +197,9 @@ class RaceTests(SynchronousTestCase):
     def test_nothing_acknowledged_is_lost(
         self, commits: list[bool], schedule: list[tuple[int, int]], kills: dict[int, int]
     ) -> None:
-        self.patch(object_partial, "SEGMENT", 4)
+        self.patch(segments, "SEGMENT", 4)
         shared = Shared()
-        store = ObjectStore(MemoryBucket(shared, lambda: None), ImmediatePool(), shared)
+        store = S3Driver(MemoryBucket(shared, lambda: None), ImmediatePool(), shared)
         result_of(result_of(store.partial(SESSION, create=True)).close())
         servers = [Server(name, shared, commit) for name, commit in zip("abc", commits, strict=True)]
         for turn, (number, requests) in enumerate(schedule):
@@ -204,7 +216,7 @@ class RaceTests(SynchronousTestCase):
     def test_of_two_claims_one_holds(self) -> None:
         """Both saw the same last record before either wrote the next."""
         shared = Shared()
-        other = ObjectStore(MemoryBucket(shared, lambda: None), ImmediatePool(), shared)
+        other = S3Driver(MemoryBucket(shared, lambda: None), ImmediatePool(), shared)
         result_of(result_of(other.partial(SESSION, create=True)).close())
         holders = []
 
@@ -214,7 +226,7 @@ class RaceTests(SynchronousTestCase):
                 holders.append(result_of(other.partial(SESSION)))
 
         requests: list[None] = []
-        store = ObjectStore(MemoryBucket(shared, before_writing), ImmediatePool(), shared)
+        store = S3Driver(MemoryBucket(shared, before_writing), ImmediatePool(), shared)
         self.failureResultOf(store.partial(SESSION), Busy)
         [holder] = holders
         result_of(holder.write([b"kept"], 0))
@@ -226,9 +238,9 @@ class RaceTests(SynchronousTestCase):
         """Killed between writing its record, whose number was free again, and looking whether it counts."""
         shared = Shared()
         bucket = MemoryBucket(shared, lambda: None)
-        store = ObjectStore(bucket, ImmediatePool(), shared)
+        store = S3Driver(bucket, ImmediatePool(), shared)
         late = result_of(store.partial(SESSION, create=True))
-        number, etag, record = records_of(bucket, SESSION).latest()
+        number, etag, record, _ = records_of(bucket, SESSION).latest()
         holder = result_of(store.partial(SESSION))
         for state in (b"1", b"2", b"3"):
             result_of(holder.checkpoint(state))
@@ -242,7 +254,7 @@ class RaceTests(SynchronousTestCase):
         self.failureResultOf(late.checkpoint(b"late"), LostRace)
         result_of(late.close())
 
-    def check(self, shared: Shared, store: ObjectStore, servers: list[Server]) -> None:
+    def check(self, shared: Shared, store: S3Driver, servers: list[Server]) -> None:
         """What must hold when all have ended."""
         self.assertLessEqual(sum(server.committed for server in servers), 1)
         for server in servers:
@@ -266,4 +278,4 @@ class RaceTests(SynchronousTestCase):
                 self.assertTrue(longest.startswith(acknowledged), f"{acknowledged!r} is not in {ends!r}")
         if not any(server.killed for server in servers):
             self.assertEqual([key for key in shared.objects if not key.startswith(FINAL)], [])
-            self.assertEqual(shared.uploads, set())
+            self.assertEqual(shared.uploads, {})

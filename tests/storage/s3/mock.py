@@ -1,7 +1,8 @@
-"""An S3 mock on 127.0.0.1 that is exact in two things that moto is not.
+"""An S3 mock on 127.0.0.1 that is exact in two things that moto is not, and has a clock that can be advanced.
 
 Requests happen one after another: moto looks whether a key exists and writes it in two steps, so that the
 `If-None-Match: *` of two servers could both succeed. An upload that has ended is `NoSuchUpload`, not a failure.
+`refuse` makes it refuse what Google's server does, and take its condition in place of S3's.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ import itertools
 import threading
 import urllib.parse
 import urllib.request
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from email.utils import formatdate
 from typing import Any
 
 from moto.core.models import DEFAULT_ACCOUNT_ID
@@ -20,7 +22,8 @@ from moto.s3.models import s3_backends
 from twisted.trial.unittest import SynchronousTestCase
 from werkzeug.serving import make_server
 
-from tests.storage.object_bucket import Bucket
+from txregistry.storage.s3.bucket import Bucket
+from txregistry.storage.s3.options import S3Options
 
 _numbers = itertools.count()
 
@@ -31,6 +34,12 @@ class S3Mock:
     def __init__(self) -> None:
         self._application = DomainDispatcherApplication(create_backend_app)
         self._one_at_a_time = threading.Lock()
+        self._written: dict[str, float] = {}
+        #: The server's clock, in seconds of the epoch.
+        self.now = 1_700_000_000.0
+        #: What becomes of a request, by its method and path: a status to answer with, or None to serve it.
+        self.refuse: Callable[[dict[str, Any]], str | None] = lambda environ: None
+        self.requests: list[str] = []
         self._server = make_server(
             "127.0.0.1", 0, self._serve, threaded=True, request_handler=_QuietHandler
         )
@@ -42,19 +51,37 @@ class S3Mock:
         length = int(environ.get("CONTENT_LENGTH") or 0)
         environ["wsgi.input"] = io.BytesIO(environ["wsgi.input"].read(length))  # a slow client holds up nobody
         query = dict(urllib.parse.parse_qsl(environ.get("QUERY_STRING", "")))
+        path = environ["PATH_INFO"]
+
+        def answer(status: str, headers: list[tuple[str, str]], *more: object) -> Any:
+            if environ["REQUEST_METHOD"] == "PUT" and status.startswith("200"):
+                self._written[path] = self.now
+            changed = self._written.get(path, self.now)
+            kept = [
+                (name, formatdate(changed, usegmt=True) if name.lower() == "last-modified" else value)
+                for name, value in headers
+                if name.lower() != "date"
+            ]
+            return start_response(status, [*kept, ("Date", formatdate(self.now, usegmt=True))], *more)
+
         with self._one_at_a_time:
+            self.requests.append(f"{environ['REQUEST_METHOD']} {path}")
+            refused = self.refuse(environ)
+            if refused is not None:
+                start_response(refused, [("Content-Type", "application/xml")])
+                return [f"<Error><Code>{refused.split(' ', 1)[1]}</Code></Error>".encode()]
             if "uploadId" in query and query["uploadId"] not in self._uploads():
                 start_response("404 Not Found", [("Content-Type", "application/xml")])
                 return [b"<Error><Code>NoSuchUpload</Code></Error>"]
-            return list(self._application(environ, start_response))
+            return list(self._application(environ, answer))
 
     def _uploads(self) -> set[str]:
         buckets = s3_backends[DEFAULT_ACCOUNT_ID]["aws"].buckets.values()
         return {upload for bucket in buckets for upload in bucket.multiparts}
 
-    def bucket(self, name: str) -> Bucket:
+    def bucket(self, name: str, **options: Any) -> Bucket:
         """A new bucket."""
-        bucket = Bucket(self.endpoint, name)
+        bucket = bucket_at(self.endpoint, name, **options)
         bucket.client.create_bucket(Bucket=name)
         return bucket
 
@@ -66,6 +93,13 @@ class S3Mock:
         self._server.server_close()
 
 
+def bucket_at(endpoint: str, name: str, **options: Any) -> Bucket:
+    """A bucket of a mock, that may be another process's."""
+    return Bucket(
+        S3Options(bucket=name, endpoint=endpoint, access_key="testing", secret_key="testing", path_style=True, **options)
+    )
+
+
 class _QuietHandler(MotoRequestHandler):
     def log(self, type: str, message: str, *args: Any) -> None:
         """Say nothing."""
@@ -73,18 +107,22 @@ class _QuietHandler(MotoRequestHandler):
 
 def left(bucket: Bucket, committed: str) -> list[str]:
     """All keys and unfinished multipart uploads, the committed object aside."""
-    uploads = bucket.client.list_multipart_uploads(Bucket=bucket.name).get("Uploads", ())
-    return [key for key, _ in bucket.keys("") if key != committed] + [upload["UploadId"] for upload in uploads]
+    return [key for key, _ in bucket.keys("") if key != committed] + [upload for _, upload, _ in bucket.uploads()]
 
 
-def new_bucket(test: SynchronousTestCase) -> Bucket:
-    """A bucket of a mock that ends with the test."""
+def new_mock(test: SynchronousTestCase) -> S3Mock:
+    """A mock that ends with the test."""
     mock = S3Mock()
     test.addCleanup(mock.stop)
-    return mock.bucket(f"bucket-{next(_numbers)}")  # two mocks of a process share moto's state
+    return mock
+
+
+def new_bucket(mock: S3Mock, **options: Any) -> Bucket:
+    """A new bucket of a mock."""
+    return mock.bucket(f"bucket-{next(_numbers)}", **options)  # two mocks of a process share moto's state
 
 
 def fill(bucket: Bucket, keys: list[str]) -> None:
     """Put many small objects without the requests."""
     for key in keys:
-        s3_backends[DEFAULT_ACCOUNT_ID]["aws"].put_object(bucket.name, key, b"1")
+        s3_backends[DEFAULT_ACCOUNT_ID]["aws"].put_object(bucket.name, bucket.root + key, b"1")

@@ -1,0 +1,236 @@
+"""What lies in a directory: a log for each, to which every writer only appends; blocking.
+
+A line is a JSON array of a sign, a stamp, a kind and a name: `+` when a name appears, `-` when it goes. For each name
+the newest line holds, in whatever order and however often the lines of all groups are read, so that groups need not
+agree on one order and a group that missed some gets just those. Compare and swap would let every two writers into one
+directory race, and a table would be rewritten for each of its names.
+
+Directories of V1 are listed in the original's index tables too, on servers that have these, since there what the
+original wrote is found. A log's line is newer than any of those.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+
+from txregistry.storage.elliptics import wire
+from txregistry.storage.elliptics.connection import Lost, Refused
+from txregistry.storage.elliptics.groups import Failures, Groups, outage
+from txregistry.storage.elliptics.stored import IMPOSSIBLE
+
+LOGS = "_txregistry/state/elliptics/directories"
+
+FILE, DIRECTORY, PARTIAL = "f", "d", "p"
+
+#: The largest log that is read, in bytes.
+LONGEST = 32 * 1024 * 1024
+
+#: A log is rewritten when it has more than twice the lines it needs, and so many more.
+SLACK = 200
+
+#: After so many appends to one log this process looks whether it should be rewritten.
+LOOK_AFTER = 256
+
+#: How long a `-` is kept for groups that might have missed it, in nanoseconds: a day.
+KEPT = 24 * 3600 * 10**9
+
+V1_TOPS = ("images", "repositories")
+
+#: For each kind and name, the stamp of its newest line and whether that has a `+`.
+Names = dict[tuple[str, str], tuple[int, bool]]
+
+
+def parent_of(path: str) -> tuple[str, str]:
+    """A path's directory and its last component."""
+    directory, _, name = path.rpartition("/")
+    return directory, name
+
+
+def above(path: str) -> Iterator[tuple[str, str]]:
+    """The directories above a path, the nearest first, each as its own directory and name."""
+    while path := parent_of(path)[0]:
+        yield parent_of(path)
+
+
+def is_v1(path: str) -> bool:
+    """Whether the original may have written there."""
+    return not path or path.split("/", 1)[0] in V1_TOPS
+
+
+def kind_in_v1(path: str) -> str:
+    """What a path of V1 is: that follows from its depth alone."""
+    parts = path.split("/")
+    return DIRECTORY if len(parts) <= (2 if parts[0] == "images" else 3) else FILE
+
+
+def merge(names: Names, log: bytes) -> int:
+    """Take the lines of a log into `names`; how many lines it has."""
+    count = 0
+    for line in log.split(b"\n"):
+        if line:
+            sign, stamp, kind, name = json.loads(line)
+            count += 1
+            there = names.get((kind, name))
+            if there is None or (stamp, sign == "+") > there:
+                names[kind, name] = (stamp, sign == "+")
+    return count
+
+
+def lines_of(names: Mapping[tuple[str, str], tuple[int, bool]]) -> list[bytes]:
+    """Lines that say so."""
+    return [
+        json.dumps(["+" if alive else "-", stamp, kind, name]).encode() + b"\n"
+        for (kind, name), (stamp, alive) in names.items()
+    ]
+
+
+class Directories:
+    """The logs, as all jobs of a process use them; what a job may do comes with its `Groups`."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._appends: dict[str, int] = {}
+
+    def add(self, groups: Groups, path: str, kind: str) -> None:
+        """Enter a name and all directories above it, the nearest first. Unavailable.
+
+        In this order nobody who takes an empty directory out of the one above can overlook it: see `leave`.
+        """
+        directory, name = parent_of(path)
+        self._append(groups, directory, {(kind, name): (groups.stamps.next()[0], True)})
+        for directory, name in above(path):
+            self._append(groups, directory, {(DIRECTORY, name): (groups.stamps.next()[0], True)})
+
+    def leave(self, groups: Groups, path: str, kind: str, stamp: int) -> None:
+        """Take out a name, and the directories above that are empty then.
+
+        `stamp` is from before the object went, so that whoever put it again meanwhile is later.
+        """
+        directory, name = parent_of(path)
+        self._append(groups, directory, {(kind, name): (stamp, False)})
+        for above_directory, name in above(path):
+            stamp = groups.stamps.next()[0]
+            if self.living(groups, directory):
+                return
+            self._append(groups, above_directory, {(DIRECTORY, name): (stamp, False)})
+            if self.living(groups, directory):  # somebody came in between, and entered this directory before that
+                self._append(groups, above_directory, {(DIRECTORY, name): (groups.stamps.next()[0], True)})
+                return
+            directory = above_directory
+
+    def living(self, groups: Groups, directory: str) -> set[tuple[str, str]]:
+        """Kind and name of all that lies in a directory. Unavailable."""
+        names = self._load(groups, directory)
+        found = {key for key, (_, alive) in names.items() if alive}
+        if is_v1(directory):
+            for path in self._of_original(groups, directory):
+                key = (kind_in_v1(path), parent_of(path)[1])
+                if key not in names:
+                    found.add(key)
+        return found
+
+    def _of_original(self, groups: Groups, directory: str) -> Iterator[str]:
+        for group in groups.groups:
+            with suppress(Lost, Refused):  # `_load` has seen to it that enough groups answer
+                if groups.session.has_indexes(group):
+                    for data in groups.session.find_indexes(group, ["docker", directory]):
+                        path = data.decode("utf-8", "replace")
+                        if path and parent_of(path)[0] == directory:
+                            yield path
+
+    def _append(self, groups: Groups, directory: str, names: Names) -> None:
+        lines = lines_of(names)
+        key = f"{LOGS}/{directory}"
+        taken, failures = groups.append(key, lines, groups.groups)
+        if len(taken) < groups.quorum:
+            raise outage(directory, failures, f"{len(taken)} of {groups.quorum} groups needed took a name")
+        with self._lock:
+            count = self._appends[directory] = self._appends.get(directory, 0) + 1
+            if count >= LOOK_AFTER:
+                del self._appends[directory]
+        if count >= LOOK_AFTER:
+            self._load(groups, directory)
+
+    def _load(self, groups: Groups, directory: str) -> Names:
+        key = f"{LOGS}/{directory}"
+        logs: dict[int, bytes] = {}
+        failures: Failures = {}
+        for group in groups.groups:
+            try:
+                got = groups.session.read(group, key, 0, LONGEST, checked=False)
+            except Refused as error:
+                if error.status == wire.ENOENT:
+                    logs[group] = b""
+                else:
+                    failures[group] = error
+            except Lost as error:
+                failures[group] = error
+            else:
+                if got.total > len(got.data):
+                    failures[group] = Lost(f"group {group}: the log of a directory has {got.total} bytes")
+                else:
+                    logs[group] = got.data
+        if len(logs) < groups.needed:
+            raise outage(directory, failures, f"{len(logs)} of {groups.needed} groups needed answered")
+        names: Names = {}
+        counts = {group: merge(names, log) for group, log in logs.items()}
+        self._bring_up(groups, key, names, logs)
+        for group, log in logs.items():
+            if counts[group] > 2 * len(names) + SLACK:
+                self._rewrite(groups, key, group, log, names, forget=not failures)
+        return names
+
+    def _bring_up(self, groups: Groups, key: str, names: Names, logs: dict[int, bytes]) -> None:
+        """Append to each log what only others have."""
+        if len(set(logs.values())) == 1:
+            return
+        for group, log in logs.items():
+            own: Names = {}
+            merge(own, log)
+            lacking = {name: state for name, state in names.items() if own.get(name) != state}
+            if lacking:
+                groups.append(key, lines_of(lacking), [group])
+
+    def _rewrite(self, groups: Groups, key: str, group: int, log: bytes, names: Names, forget: bool) -> None:
+        """Replace a log that nobody appended to meanwhile by one with a line for each name."""
+        old = groups.stamps.next()[0] - KEPT
+        kept = {name: state for name, state in names.items() if state[1] or state[0] > old or not forget}
+        proof = hashlib.sha512(log).digest() if log else IMPOSSIBLE
+        # Without a checksum, as what is appended later has none.
+        with suppress(Lost, Refused):
+            if kept:
+                flags = wire.IO_COMPARE_AND_SWAP | wire.IO_NOCSUM
+                groups.session.write(group, key, lines_of(kept), flags, proof)
+
+
+def index(groups: Groups, path: str) -> None:
+    """Enter an object of V1, and markers for the directories above it, into the original's index tables.
+
+    For servers of the original only; nothing here depends on it, so that a failure is none.
+    """
+    for group in groups.groups:
+        with suppress(Lost, Refused):
+            if not groups.session.has_indexes(group):
+                continue
+            groups.session.set_indexes(group, path, ["docker", parent_of(path)[0]], path.encode())
+            child = path
+            while child := parent_of(child)[0]:
+                try:
+                    groups.session.write(group, child, [b"DIRECTORY"], wire.IO_COMPARE_AND_SWAP, IMPOSSIBLE)
+                except Refused as error:
+                    if error.status != wire.EBADFD:
+                        raise
+                    break  # it has its marker, and so have those above
+                groups.session.set_indexes(group, child, ["docker", parent_of(child)[0]], child.encode())
+
+
+def unindex(groups: Groups, path: str) -> None:
+    """Take an object out of the original's index tables."""
+    for group in groups.groups:
+        with suppress(Lost, Refused):
+            if groups.session.has_indexes(group):
+                groups.session.set_indexes(group, path, [], b"")
