@@ -43,6 +43,7 @@ class S3Mock:
         self._server = make_server(
             "127.0.0.1", 0, self._serve, threaded=True, request_handler=_QuietHandler
         )
+        self._server.told = self.now_as_date  # type: ignore[attr-defined] # for the handler's Date
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
         self._thread.start()
         self.endpoint = f"http://127.0.0.1:{self._server.server_port}"
@@ -62,7 +63,7 @@ class S3Mock:
                 for name, value in headers
                 if name.lower() != "date"
             ]
-            return start_response(status, [*kept, ("Date", formatdate(self.now, usegmt=True))], *more)
+            return start_response(status, kept, *more)
 
         with self._one_at_a_time:
             self.requests.append(f"{environ['REQUEST_METHOD']} {path}")
@@ -74,6 +75,10 @@ class S3Mock:
                 start_response("404 Not Found", [("Content-Type", "application/xml")])
                 return [b"<Error><Code>NoSuchUpload</Code></Error>"]
             return list(self._application(environ, answer))
+
+    def now_as_date(self) -> str:
+        """The server's clock as a header has it."""
+        return formatdate(self.now, usegmt=True)
 
     def _uploads(self) -> set[str]:
         buckets = s3_backends[DEFAULT_ACCOUNT_ID]["aws"].buckets.values()
@@ -103,6 +108,11 @@ def bucket_at(endpoint: str, name: str, **options: Any) -> Bucket:
 class _QuietHandler(MotoRequestHandler):
     def log(self, type: str, message: str, *args: Any) -> None:
         """Say nothing."""
+
+    def date_time_string(self, timestamp: float | None = None) -> str:
+        """The mock's own time."""
+        told: str = self.server.told()  # type: ignore[attr-defined] # set by the mock
+        return told
 
 
 def left(bucket: Bucket, committed: str) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from twisted.internet import reactor
 from twisted.internet.defer import CancelledError
@@ -290,28 +290,24 @@ class PartialTests(TestCase):
     async def test_a_stalled_commit_does_not_complete(self) -> None:
         """Overtaken between its copies and their completion."""
         holder = await self.store.partial(SESSION, create=True)
-        await self.fill(holder, b"first")
+        await self.fill(holder, bytes(SEGMENT) + b"first")
         await holder.checkpoint(b"")
-        assemble = self.bucket.assemble
-        later = Clock()
-        later.advance(self.clock.seconds() + COMMIT_HOLD)
-        overtaking = S3Driver(self.bucket, ImmediatePool(), later)
-        taken: list[IPartial] = []
+        complete, taken = self.bucket.complete, []
+        overtaking = S3Driver(self.bucket, ImmediatePool(), self.clock)
 
-        def stalls(key: str, upload: str, sources: Sequence[str], tick: Callable[[], None]) -> None:
-            def overtake() -> None:
-                overtaking.partial(SESSION).addCallback(taken.append)
+        def stalls(key: str, upload: str, etags: Sequence[str]) -> None:
+            self.mock.now += COMMIT_HOLD + 1
+            overtaking.partial(SESSION).addCallback(taken.append)
+            complete(key, upload, etags)
 
-            assemble(key, upload, sources, overtake)
-
-        self.patch(self.bucket, "assemble", stalls)
+        self.patch(self.bucket, "complete", stalls)
         with self.assertRaises(LostRace):
             await holder.commit("late")
-        self.patch(self.bucket, "assemble", assemble)
+        self.patch(self.bucket, "complete", complete)
         await holder.close()
         [second] = taken
         await second.commit(BLOB)
-        self.assertEqual(await self.content(), b"first")
+        self.assertEqual(await self.content(), bytes(SEGMENT) + b"first")
         self.assertEqual(left(self.bucket, BLOB), [])
 
     async def test_a_cancelled_write_has_happened(self) -> None:
@@ -327,7 +323,7 @@ class PartialTests(TestCase):
 
     async def test_an_outage_is_not_an_absence(self) -> None:
         partial = await self.store.partial(SESSION, create=True)
-        self.bucket.name = "elsewhere"
+        self.bucket.connection.name = "elsewhere"
         with self.assertRaises(Unavailable):
             await partial.checkpoint(b"")
         await partial.close()  # never fails

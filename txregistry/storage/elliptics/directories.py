@@ -98,29 +98,38 @@ class Directories:
     def add(self, groups: Groups, path: str, kind: str) -> None:
         """Enter a name and all directories above it, the nearest first. Unavailable.
 
-        In this order nobody who takes an empty directory out of the one above can overlook it: see `leave`.
+        In this order nobody who takes an empty directory out of the one above can overlook it: see `prune`.
         """
         directory, name = parent_of(path)
         self._append(groups, directory, {(kind, name): (groups.stamps.next()[0], True)})
         for directory, name in above(path):
             self._append(groups, directory, {(DIRECTORY, name): (groups.stamps.next()[0], True)})
 
-    def leave(self, groups: Groups, path: str, kind: str, stamp: int) -> None:
-        """Take out a name, and the directories above that are empty then.
+    def note(self, groups: Groups, directory: str, kind: str, name: str, alive: bool, stamp: int | None = None) -> None:
+        """Write one line into one log. Unavailable.
 
-        `stamp` is from before the object went, so that whoever put it again meanwhile is later.
+        The stamp of a `-` is from before the object went, so that whoever put it again meanwhile is later.
         """
-        directory, name = parent_of(path)
-        self._append(groups, directory, {(kind, name): (stamp, False)})
-        for above_directory, name in above(path):
+        self._append(groups, directory, {(kind, name): (stamp or groups.stamps.next()[0], alive)})
+
+    def prune(self, groups: Groups, directory: str) -> None:
+        """Take a directory that is empty out of the one above, and so on. Unavailable."""
+        while directory:
             stamp = groups.stamps.next()[0]
             if self.living(groups, directory):
                 return
-            self._append(groups, above_directory, {(DIRECTORY, name): (stamp, False)})
-            if self.living(groups, directory):  # somebody came in between, and entered this directory before that
-                self._append(groups, above_directory, {(DIRECTORY, name): (groups.stamps.next()[0], True)})
+            above_directory, name = parent_of(directory)
+            self.note(groups, above_directory, DIRECTORY, name, False, stamp)
+            if self.living(groups, directory):  # somebody came in between, and had entered this directory before that
+                self.note(groups, above_directory, DIRECTORY, name, True)
                 return
             directory = above_directory
+
+    def names(self, groups: Groups, directory: str, kind: str) -> dict[str, int]:
+        """The living names of one kind in a log, each with its stamp. Unavailable."""
+        return {
+            name: stamp for (k, name), (stamp, alive) in self._load(groups, directory).items() if k == kind and alive
+        }
 
     def living(self, groups: Groups, directory: str) -> set[tuple[str, str]]:
         """Kind and name of all that lies in a directory. Unavailable."""
@@ -202,9 +211,8 @@ class Directories:
         proof = hashlib.sha512(log).digest() if log else IMPOSSIBLE
         # Without a checksum, as what is appended later has none.
         with suppress(Lost, Refused):
-            if kept:
-                flags = wire.IO_COMPARE_AND_SWAP | wire.IO_NOCSUM
-                groups.session.write(group, key, lines_of(kept), flags, proof)
+            flags = wire.IO_COMPARE_AND_SWAP | wire.IO_NOCSUM
+            groups.session.write(group, key, lines_of(kept or names), flags, proof)
 
 
 def index(groups: Groups, path: str) -> None:

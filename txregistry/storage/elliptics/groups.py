@@ -190,7 +190,7 @@ class Groups:
                 taken.append(group)
         if len(taken) < self.quorum:
             raise outage(path, failures, f"{len(taken)} of {self.quorum} groups needed took the write")
-        self._remember(key, failures, taken)
+        self.remember(key, tuple(failures), taken)
         return new
 
     def _decide(self, group: int, key: str, path: str, there: Stored, seen: Seen, new: Stored) -> None:
@@ -204,7 +204,7 @@ class Groups:
                 raise
             raise LostRace(path, "something else is there") from None
 
-    def _remember(self, key: str, failures: Failures, taken: Sequence[int]) -> None:
+    def remember(self, key: str, failures: Sequence[int], taken: Sequence[int]) -> None:
         """Note what a group missed, in those that did not: a line for each, in a log of the group's."""
         for missing in failures:
             line = key.encode().hex().encode() + b"\n"
@@ -212,38 +212,23 @@ class Groups:
                 with suppress(Lost, Refused):  # readers mend as well, only not as soon
                     self.session.write(group, f"{BEHIND}/{missing}", [line], wire.IO_APPEND | wire.IO_NOCSUM)
 
-    def mend(self, limit: int = LARGEST_RECORD) -> int:
-        """Bring groups that are back up to date with what they missed; the number of objects looked at."""
-        done = 0
-        for missing in self.groups:
-            try:
-                self.session.connection(missing)
-            except Lost:
-                continue
-            for group in self.groups:
-                with suppress(Lost, Refused):
-                    done += self._mend(missing, group, limit)
-        return done
-
-    def _mend(self, missing: int, group: int, limit: int) -> int:
-        log = f"{BEHIND}/{missing}"
+    def missed(self, missing: int, group: int) -> tuple[set[str], bool]:
+        """The keys that a group has noted for another one, and whether these are all. Lost, Refused."""
         try:
-            noted = self.session.read(group, log, 0, limit)
+            noted = self.session.read(group, f"{BEHIND}/{missing}", 0, LARGEST_RECORD, checked=False)
         except Refused as error:
             if error.status == wire.ENOENT:
-                return 0
+                return set(), True
             raise
-        # Whole lines only; and what cannot be read is none of ours.
-        keys = {bytes.fromhex(line.decode()).decode() for line in noted.data.rpartition(b"\n")[0].split()}
-        for key in sorted(keys):
-            seen = self.look(key)
-            if seen.failures:
-                return 0  # another time
-            self._repair(key, seen)
-        if noted.total == len(noted.data):
-            # A line that came meanwhile is lost with it, and left to the readers: they mend what they read.
-            self.session.remove(group, log)
-        return len(keys)
+        lines = noted.data.rpartition(b"\n")[0].split()
+        return {bytes.fromhex(line.decode()).decode() for line in lines}, noted.total == len(noted.data)
+
+    def forget(self, missing: int, group: int) -> None:
+        """Drop the notes, after all was mended. Lost, Refused.
+
+        A note that came meanwhile is lost, and its object left to the readers: they mend what they read.
+        """
+        self.session.remove(group, f"{BEHIND}/{missing}")
 
     # -- data -----------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,429 @@
+"""Paths on the groups: small objects, pointers to large ones, directories; blocking, each verb one job.
+
+A large object is a pointer at its path, a small record with a checksum, written last, that names the keys of its
+bytes. Those are written once, under random names, and are left for an hour or so when nothing names them any more,
+for whoever still reads them: they go into a log of garbage, that `sweep` works off.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+
+from txregistry.errors import LostRace, NotFound, StorageError, TooLarge, Unavailable
+from txregistry.interfaces import Entry, Page, Stat, Version
+from txregistry.storage.elliptics import directories
+from txregistry.storage.elliptics.connection import Lost, Refused
+from txregistry.storage.elliptics.directories import DIRECTORY, FILE, PARTIAL, Directories, is_v1, parent_of
+from txregistry.storage.elliptics.groups import ATTEMPTS, Groups, Stamps, outage
+from txregistry.storage.elliptics.session import Sessions
+from txregistry.storage.elliptics.stored import (
+    INLINE,
+    PLAIN,
+    POINTER,
+    TOMBSTONE,
+    Pointer,
+    Segment,
+    Stored,
+)
+
+OWN = "_txregistry/state/elliptics"
+DATA = f"{OWN}/data"
+PARTIALS = f"{OWN}/partials"
+GARBAGE = f"{OWN}/garbage"
+
+#: The kinds of garbage: keys of bytes, and keys of records that should have ended.
+BYTES, RECORD = "b", "r"
+
+#: Bytes read or written at a time.
+PIECE = 1 << 20
+
+
+def new_data_key() -> str:
+    """A key for bytes that nobody ever used."""
+    return f"{DATA}/{uuid.uuid4().hex}"
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A large object as it was when it was opened: its bytes, or where they are."""
+
+    size: int
+    modified: float
+    data: bytes
+    segments: tuple[Segment, ...]
+
+
+class Tree:
+    """The verbs of a driver, blocking. They raise StorageErrors."""
+
+    def __init__(self, sessions: Sessions, groups: Sequence[int], quorum: int, stamps: Stamps) -> None:
+        self.sessions = sessions
+        self._groups = tuple(groups)
+        self._quorum = quorum
+        self._stamps = stamps
+        self.directories = Directories()
+
+    @contextmanager
+    def job(self) -> Iterator[Groups]:
+        """The groups for one job."""
+        with self.sessions.lend() as session:
+            yield Groups(session, self._groups, self._quorum, self._stamps)
+
+    def prepare(self) -> None:
+        """See that enough groups answer; Unavailable with one line."""
+        with self.job() as groups:
+            failures: dict[int, Exception] = {}
+            for group in self._groups:
+                try:
+                    groups.session.connection(group)
+                except Lost as error:
+                    failures[group] = error
+            answered = len(self._groups) - len(failures)
+            needed = max(groups.needed, groups.quorum)
+            if answered < needed:
+                raise outage("elliptics", failures, f"{answered} of {needed} groups needed answer")
+
+    # -- reading ------------------------------------------------------------------------------------------------
+
+    def _live(self, groups: Groups, path: str) -> Stored:
+        stored = groups.sure(path, path).newest
+        if not stored.is_live:
+            raise NotFound(path)
+        return stored
+
+    def _opened(self, path: str, stored: Stored) -> Opened:
+        if stored.kind == POINTER:
+            pointer = Pointer.decode(stored.data)
+            return Opened(pointer.size, stored.modified, b"", pointer.segments)
+        if stored.is_whole:
+            return Opened(len(stored.data), stored.modified, stored.data, ())
+        return Opened(stored.total, stored.modified, b"", (Segment(path, stored.total, self._groups),))
+
+    def open(self, path: str) -> Opened:
+        """A large object."""
+        with self.job() as groups:
+            return self._opened(path, self._live(groups, path))
+
+    def piece(self, path: str, opened: Opened, at: int, size: int) -> bytes:
+        """At most `size` bytes of an open object, at least one."""
+        with self.job() as groups:
+            return self.piece_of(groups, path, opened.segments, at, size)
+
+    def piece_of(self, groups: Groups, path: str, segments: Sequence[Segment], at: int, size: int) -> bytes:
+        """The same, of segments."""
+        for segment in segments:
+            if at < segment.size:
+                return groups.piece(segment.key, path, at, min(size, PIECE, segment.size - at), segment.groups)
+            at -= segment.size
+        raise Unavailable(path, "a read behind the end")
+
+    def _all_of(self, groups: Groups, path: str, opened: Opened) -> bytes:
+        if not opened.segments:
+            return opened.data
+        data = bytearray()
+        while len(data) < opened.size:
+            data += self.piece_of(groups, path, opened.segments, len(data), opened.size - len(data))
+        return bytes(data)
+
+    def read(self, path: str, limit: int) -> tuple[bytes, Version]:
+        """A whole small object."""
+        with self.job() as groups:
+            opened = self._opened(path, self._live(groups, path))
+            if opened.size > limit:
+                raise TooLarge(path, f"{opened.size} bytes, {limit} at most")
+            data = self._all_of(groups, path, opened)
+        return data, version_of(data)
+
+    def stat(self, path: str) -> Stat:
+        """What is known of a path."""
+        with self.job() as groups:
+            with suppress(NotFound):
+                opened = self._opened(path, self._live(groups, path))
+                return Stat(opened.size, opened.modified, False)
+            if self.directories.living(groups, path) or groups.sure(f"{PARTIALS}/{path}", path).newest.is_live:
+                return Stat(0, 0.0, True)
+            raise NotFound(path)
+
+    def list(self, prefix: str, cursor: str | None, limit: int) -> Page:
+        """The children of a directory, in the order of their names."""
+        with self.job() as groups:
+            living = self.directories.living(groups, prefix)
+        children: dict[str, bool] = {}
+        for kind, name in living:
+            children[name] = children.get(name, False) or kind != FILE
+        names = sorted(name for name in children if cursor is None or name > cursor)
+        entries = tuple(Entry(name, children[name]) for name in names[:limit])
+        return Page(entries, entries[-1].name if len(names) > limit and entries else None)
+
+    def partials(self, prefix: str) -> Sequence[str]:
+        """The paths of the partial objects directly below a prefix."""
+        with self.job() as groups:
+            names = self.directories.names(groups, prefix, PARTIAL)
+        return [f"{prefix}/{name}" if prefix else name for name in names]
+
+    def settle(self, path: str) -> None:
+        """See that as many groups have the object as a write needs."""
+        with self.job() as groups:
+            seen = groups.sure(path, path)
+            if not seen.newest.is_live:
+                if self.directories.living(groups, path):
+                    return
+                raise NotFound(path)
+            for _ in range(2):
+                having = [group for group, stored in seen.by_group.items() if stored.stamp == seen.newest.stamp]
+                if len(having) >= groups.quorum:
+                    return
+                seen = groups.sure(path, path)  # the first look has mended what it could
+            raise outage(path, seen.failures, f"only {len(having)} groups have it")
+
+    # -- writing ------------------------------------------------------------------------------------------------
+
+    def put(self, path: str, data: bytes, if_absent: bool, if_match: Version | None) -> Version:
+        """Write a small object."""
+        version = version_of(data)
+        with self.job() as groups:
+            if len(data) <= INLINE:
+                self.set(groups, path, PLAIN, data, if_absent, if_match)
+                return version
+            segment = self._store(groups, path, [data[at : at + PIECE] for at in range(0, len(data), PIECE)])
+            pointer = Pointer((segment,), version)
+            try:
+                self.set(groups, path, POINTER, pointer.encode(), if_absent, if_match)
+            except LostRace:
+                self.discard(groups, pointer.keys)
+                raise
+        return version
+
+    def _store(self, groups: Groups, path: str, pieces: Sequence[bytes]) -> Segment:
+        key, having = new_data_key(), list(groups.groups)
+        failures: dict[int, Exception] = {}
+        for piece in pieces:
+            having, failed = groups.append(key, [piece], having)
+            failures.update(failed)
+            if len(having) < groups.quorum:
+                self.discard(groups, {key})
+                raise outage(path, failures, f"{len(having)} of {groups.quorum} groups needed took the data")
+        return Segment(key, sum(map(len, pieces)), tuple(having))
+
+    def set(
+        self,
+        groups: Groups,
+        path: str,
+        kind: int,
+        data: bytes,
+        if_absent: bool = False,
+        if_match: Version | None = None,
+    ) -> None:
+        """Let a path have a record, under the conditions of `put`."""
+        conditional = if_absent or if_match is not None
+        for _ in range(ATTEMPTS):
+            seen = groups.sure(path, path) if conditional else groups.look(path)
+            there = seen.newest
+            if if_absent and there.is_live:
+                raise LostRace(path, "something is there already")
+            if if_match is not None and not (there.is_live and self._version(groups, path, there) == if_match):
+                raise LostRace(path, "another version is there")
+            if not there.is_live:
+                self.directories.add(groups, path, FILE)
+            try:
+                groups.swap(path, path, seen, kind, data)
+            except LostRace:
+                if conditional:
+                    raise
+                continue
+            if kind == POINTER:
+                segments = Pointer.decode(data).segments
+                without = {group for group in groups.groups if any(group not in s.groups for s in segments)}
+                groups.remember(path, tuple(without), [group for group in groups.groups if group not in without])
+            self._discard_of(groups, there, Pointer.decode(data).keys if kind == POINTER else set())
+            if is_v1(path) and not there.is_live:
+                directories.index(groups, path)
+            return
+        raise Unavailable(path, "others replace it all the time")
+
+    def _version(self, groups: Groups, path: str, stored: Stored) -> Version:
+        if stored.kind == POINTER and (known := Pointer.decode(stored.data).version):
+            return Version(known)
+        return version_of(self._all_of(groups, path, self._opened(path, stored)))
+
+    def move(self, source: str, target: str) -> None:
+        """Give an object another path.
+
+        The source says first where it goes: the two may share their bytes if this is cut, and whoever removes the one
+        must know of the other.
+        """
+        with self.job() as groups:
+            seen = groups.sure(source, source)
+            stored = seen.newest
+            if not stored.is_live:
+                raise NotFound(source)
+            if source == target:
+                return
+            if stored.kind == POINTER:
+                pointer = Pointer.decode(stored.data)
+                moving = replace(pointer, moving=target)
+                groups.swap(source, source, seen, POINTER, moving.encode())
+                self.set(groups, target, POINTER, replace(pointer, moving="").encode())
+            elif stored.is_whole:
+                self.set(groups, target, PLAIN, stored.data)
+            else:
+                copied = Pointer(self._copied(groups, source, self._opened(source, stored)), "")
+                self.set(groups, target, POINTER, copied.encode())
+            self._bury(groups, source)
+
+    def _copied(self, groups: Groups, path: str, opened: Opened) -> tuple[Segment, ...]:
+        """The bytes of an object once more, as the original's lie where another object may come."""
+        segments = []
+        for at in range(0, opened.size, PIECE):
+            piece = self.piece_of(groups, path, opened.segments, at, PIECE)
+            segments.append(self._store(groups, path, [piece]))
+        return tuple(segments)
+
+    # -- removing -----------------------------------------------------------------------------------------------
+
+    def remove(self, path: str) -> None:
+        """Remove an object, or a directory with all below it."""
+        with self.job() as groups:
+            if not self._remove_all(groups, path):
+                raise NotFound(path)
+            self.directories.prune(groups, parent_of(path)[0])
+
+    def _remove_all(self, groups: Groups, path: str) -> bool:
+        found = self._bury(groups, path, prune=False)
+        found = self._remove_partial(groups, path) or found
+        return self.remove_below(groups, path) or found
+
+    def remove_below(self, groups: Groups, path: str) -> bool:
+        """Remove what lies in a directory; whether there was anything."""
+        stamp = groups.stamps.next()[0]
+        living = self.directories.living(groups, path)
+        for name in sorted({name for _, name in living}):
+            self._remove_all(groups, f"{path}/{name}")
+        for kind, name in living:  # names that were left without an object included
+            self.directories.note(groups, path, kind, name, False, stamp)
+        if living:
+            directory, name = parent_of(path)
+            self.directories.note(groups, directory, DIRECTORY, name, False, stamp)
+            if is_v1(path):
+                directories.unindex(groups, path)
+        return bool(living)
+
+    def _bury(self, groups: Groups, path: str, prune: bool = True) -> bool:
+        """Put a tombstone in an object's place; whether there was one."""
+        for _ in range(ATTEMPTS):
+            stamp = groups.stamps.next()[0]
+            seen = groups.sure(path, path)
+            if not seen.newest.is_live:
+                return False
+            try:
+                groups.swap(path, path, seen, TOMBSTONE, b"")
+            except LostRace:
+                continue
+            self._discard_of(groups, seen.newest, set())
+            directory, name = parent_of(path)
+            self.directories.note(groups, directory, FILE, name, False, stamp)
+            if is_v1(path):
+                directories.unindex(groups, path)
+            if prune:
+                self.directories.prune(groups, directory)
+            return True
+        raise Unavailable(path, "others replace it all the time")
+
+    def _remove_partial(self, groups: Groups, path: str) -> bool:
+        from txregistry.storage.elliptics.partial import end_partial  # noqa: PLC0415 - it is built on this module
+
+        return end_partial(self, groups, path)
+
+    def _discard_of(self, groups: Groups, old: Stored, kept: set[str]) -> None:
+        if old.kind == POINTER:
+            pointer = Pointer.decode(old.data)
+            self.discard(groups, pointer.keys - kept - self.named_at(groups, pointer.moving))
+
+    def named_at(self, groups: Groups, path: str) -> set[str]:
+        """The keys of bytes that the object at a path names; none if there is no path. Unavailable."""
+        stored = groups.sure(path, path).newest if path else None
+        return Pointer.decode(stored.data).keys if stored is not None and stored.kind == POINTER else set()
+
+    def discard(self, groups: Groups, keys: set[str], kind: str = BYTES) -> None:
+        """Leave keys to the sweep. If that cannot be noted they stay, which costs room and nothing else."""
+        with suppress(StorageError):
+            for key in sorted(keys):
+                self.directories.note(groups, GARBAGE, kind, key, True)
+
+    def sweep(self, before: float) -> int:
+        """Remove the garbage that is older than `before`, in seconds of the epoch; how many keys."""
+        done = 0
+        with self.job() as groups:
+            for kind in (BYTES, RECORD):
+                for key, stamp in self.directories.names(groups, GARBAGE, kind).items():
+                    if stamp < before * 1e9 and self._drop(groups, kind, key):
+                        self.directories.note(groups, GARBAGE, kind, key, False)
+                        done += 1
+        return done
+
+    def _drop(self, groups: Groups, kind: str, key: str) -> bool:
+        """Remove a key in all groups; False if one did not answer, and so may bring it back."""
+        if kind == RECORD and groups.look(key).newest.is_live:
+            return True  # its path was used again
+        try:
+            for group in groups.groups:
+                groups.session.remove(group, key)
+        except (Lost, Refused):
+            return False
+        return True
+
+    # -- mending ------------------------------------------------------------------------------------------------
+
+    def mend(self) -> int:
+        """Bring groups that are back up to date with what they missed; the number of objects that were noted."""
+        done = 0
+        with self.job() as groups:
+            for missing in groups.groups:
+                for group in groups.groups:
+                    try:
+                        groups.session.connection(missing)
+                        keys, are_all = groups.missed(missing, group)
+                        mended = all([self._mend(groups, missing, key) for key in sorted(keys)])
+                        if keys and mended and are_all:
+                            groups.forget(missing, group)
+                    except (Lost, Refused, StorageError):
+                        continue  # the notes stay for another time
+                    done += len(keys)
+        return done
+
+    def _mend(self, groups: Groups, missing: int, key: str) -> bool:
+        """Mend one object in a group; whether nothing is left to do."""
+        seen = groups.sure(key, key)
+        if seen.newest.kind == POINTER:
+            pointer = Pointer.decode(seen.newest.data)
+            if any(missing not in segment.groups for segment in pointer.segments):
+                segments = tuple(self._copy_to(groups, missing, segment) for segment in pointer.segments)
+                new = replace(pointer, segments=segments)
+                groups.swap(key, key, seen, POINTER, new.encode())
+                self.discard(groups, pointer.keys - new.keys)
+        return not seen.failures
+
+    def _copy_to(self, groups: Groups, missing: int, segment: Segment) -> Segment:
+        """A segment that the group has as well, under a key of its own: of an old one it may have a part."""
+        if missing in segment.groups:
+            return segment
+        having: Sequence[int] = groups.groups
+        key = new_data_key()
+        for at in range(0, segment.size, PIECE):
+            size = min(PIECE, segment.size - at)
+            having, _ = groups.append(key, [groups.piece(segment.key, key, at, size, segment.groups)], having)
+        if missing not in having or len(having) < len(segment.groups):
+            self.discard(groups, {key})
+            raise Lost(f"group {missing} could not be brought up to date")
+        return Segment(key, segment.size, tuple(having))
+
+
+def version_of(data: bytes) -> Version:
+    """The version of contents."""
+    return Version(hashlib.sha256(data).hexdigest())
+
+
