@@ -12,8 +12,9 @@ from txregistry.core.registry import Registry
 from txregistry.web import problems
 from txregistry.web.accel import Accelerator
 from txregistry.web.cors import Cors, CorsRules
+from txregistry.web.resource import RegistryResource
 from txregistry.web.v1 import register as register_v1
-from txregistry.web.v1.base import V1Options, V1Resource
+from txregistry.web.v1.base import V1Options
 from txregistry.web.v2 import register as register_v2
 
 
@@ -51,4 +52,4 @@ def make_resource(
         register_v2(app, registry, options.external_url, accelerator)
     register_v1(app, registry, v1)
     problems.handle_errors(app)
-    return V1Resource(app, v1, guard, None if options.cors is None else Cors(options.cors))
+    return RegistryResource(app, v1.flavor, guard, None if options.cors is None else Cors(options.cors))

@@ -5,7 +5,6 @@ V2 answers `{"errors": [{"code", "message", "detail"}]}`, V1 `{"error": "..."}` 
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import cast
 
@@ -18,6 +17,7 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from txregistry import errors
 from txregistry.model.ranges import upload_range
+from txregistry.web.messages import answer_json
 from txregistry.web.request import RegistryRequest
 from txregistry.web.shown import shown
 
@@ -104,15 +104,6 @@ def answer(request: RegistryRequest, status: int, code: str, message: str, detai
     if detail is not None:
         entry["detail"] = detail
     return answer_json(request, status, {"errors": [entry]})
-
-
-def answer_json(request: RegistryRequest, status: int, value: object, indent: int | None = None) -> bytes:
-    """A JSON body with its headers set."""
-    body = json.dumps(value, indent=indent, sort_keys=indent is not None).encode("ascii")
-    request.setResponseCode(status)
-    request.setHeader("Content-Type", "application/json")
-    request.setHeader("Content-Length", str(len(body)))
-    return body
 
 
 def handle_errors(app: Klein) -> None:

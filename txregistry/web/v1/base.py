@@ -6,33 +6,25 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 from urllib.parse import quote
 
 from klein import Klein
-from klein.resource import KleinResource
-from twisted.web.iweb import IRequest
 
-from txregistry.auth.guard import Guard
 from txregistry.auth.tokens import repository_of
 from txregistry.core.registry import Registry
 from txregistry.errors import V1Error
 from txregistry.model.v1.names import V1Repository
 from txregistry.web.accel import Accelerator
 from txregistry.web.access import enter
-from txregistry.web.cors import Cors
-from txregistry.web.problems import answer, answer_json, is_v1
+from txregistry.web.messages import answer_json, header, nothing
 from txregistry.web.request import RegistryRequest
 
 Handler = Callable[..., Any]
 
-#: The version whose protocol this is.
-VERSION = "0.6.5"
 #: Largest JSON body, in bytes.
 BODY_LIMIT = 4 * 1024 * 1024
 
-#: What every answer says unless its route says otherwise.
-_NOT_CACHED = {"Cache-Control": "no-cache", "Pragma": "no-cache", "Expires": "-1", "Content-Type": "application/json"}
 _SESSION = "v1_push"
 _COOKIE = re.compile(rf"(?:\A|;)\s*{_SESSION}=([A-Za-z0-9-]+)")
 
@@ -49,43 +41,6 @@ class V1Options:
     endpoints: tuple[str, ...] = ()
     standalone: bool = True
     accelerator: Accelerator | None = None
-
-
-class V1Resource(KleinResource):
-    """The resource of an app that puts the headers of V1 on every answer that is not V2's, routed or not.
-
-    Its routes ask the `guard`, if there is one; `cors` is for both protocols.
-    """
-
-    def __init__(
-        self, app: Klein, options: V1Options, guard: Guard | None = None, cors: Cors | None = None
-    ) -> None:
-        super().__init__(app)
-        self._cors = cors
-        self._flavor = options.flavor
-        self._guard = guard
-
-    def render(self, request: IRequest) -> Any:
-        """Set the headers, and let Klein find the route."""
-        ours = cast(RegistryRequest, request)
-        ours.guard = self._guard
-        if is_v1(ours):
-            ours.setHeader("X-Docker-Registry-Version", VERSION)
-            ours.setHeader("X-Docker-Registry-Config", self._flavor)
-            for name, value in _NOT_CACHED.items():
-                ours.setHeader(name, value)
-            # Old servers took any number of slashes at the beginning of a path for one.
-            path: list[bytes] = ours.postpath or []
-            while len(path) > 1 and not path[0]:
-                del path[0]
-        if self._cors is not None and self._cors.apply(ours):
-            return nothing(ours, 200)
-        try:
-            b"/".join(ours.postpath or []).decode("utf-8")
-        except UnicodeDecodeError:
-            # Klein would write a traceback to the log for it.
-            return answer(ours, 400, "NAME_INVALID", "the path is not UTF-8")
-        return super().render(request)
 
 
 class Routes:
@@ -127,21 +82,6 @@ def raw(request: RegistryRequest, data: bytes) -> bytes:
     """An answer of JSON as it is stored."""
     request.setHeader("Content-Length", str(len(data)))
     return data
-
-
-def nothing(request: RegistryRequest, status: int) -> bytes:
-    """An answer without a body."""
-    request.setResponseCode(status)
-    if status not in {204, 304}:
-        request.setHeader("Content-Length", "0")
-    return b""
-
-
-def header(request: RegistryRequest, name: str) -> str | None:
-    """A request header, or None."""
-    found = request.getHeader(name.encode("ascii"))
-    # Asked for by text, Twisted would raise on bytes that are not UTF-8.
-    return None if found is None else found.decode("utf-8", "replace")
 
 
 async def read_json(request: RegistryRequest, message: str) -> Any:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from email.utils import formatdate, parsedate_to_datetime
 
+from txregistry.web.messages import header, nothing
 from txregistry.web.request import RegistryRequest
-from txregistry.web.v1.base import header, nothing
 
 LAST_MODIFIED = formatdate(0, usegmt=True)
 _YEAR = 31_536_000

@@ -7,8 +7,9 @@ from klein import Klein
 from txregistry.model.v1.image import parse_image
 from txregistry.model.v1.names import ImageId
 from txregistry.web.access import guard_of
+from txregistry.web.messages import header
 from txregistry.web.request import RegistryRequest
-from txregistry.web.v1.base import BODY_LIMIT, header, raw, route, set_session, value
+from txregistry.web.v1.base import BODY_LIMIT, raw, route, set_session, value
 from txregistry.web.v1.caching import not_modified, set_cacheable
 from txregistry.web.v1.privacy import ImageRoutes
 

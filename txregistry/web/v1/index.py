@@ -8,8 +8,9 @@ from werkzeug.exceptions import NotFound
 
 from txregistry.auth.tokens import random_token
 from txregistry.model.v1.names import V1Repository
+from txregistry.web.messages import header, nothing
 from txregistry.web.request import RegistryRequest
-from txregistry.web.v1.base import BODY_LIMIT, Routes, header, nothing, raw, route, value
+from txregistry.web.v1.base import BODY_LIMIT, Routes, raw, route, value
 
 
 class Index(Routes):

@@ -9,8 +9,9 @@ from txregistry.errors import RangeInvalid
 from txregistry.interfaces import IReader
 from txregistry.model.ranges import ByteRange, unsatisfied
 from txregistry.model.v1.names import ImageId
+from txregistry.web.messages import header, nothing
 from txregistry.web.request import RegistryRequest, send_chunks
-from txregistry.web.v1.base import header, nothing, route, session, set_session, value
+from txregistry.web.v1.base import route, session, set_session, value
 from txregistry.web.v1.caching import LAST_MODIFIED, not_modified, set_cacheable
 from txregistry.web.v1.privacy import ImageRoutes
 

@@ -6,8 +6,9 @@ from klein import Klein
 
 from txregistry.model.v1.names import V1Repository, V1Tag
 from txregistry.model.v1.repository import parse_tag_value
+from txregistry.web.messages import header
 from txregistry.web.request import RegistryRequest
-from txregistry.web.v1.base import BODY_LIMIT, Routes, header, route, value
+from txregistry.web.v1.base import BODY_LIMIT, Routes, route, value
 
 
 class Tags(Routes):

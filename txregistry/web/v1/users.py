@@ -12,8 +12,9 @@ from txregistry.auth.guard import BASIC_CHALLENGE
 from txregistry.auth.users import UserExists
 from txregistry.errors import V1Error
 from txregistry.web.access import facts_of
+from txregistry.web.messages import nothing
 from txregistry.web.request import RegistryRequest
-from txregistry.web.v1.base import Routes, nothing, read_json, route, value
+from txregistry.web.v1.base import Routes, read_json, route, value
 
 
 class Users(Routes):

@@ -11,7 +11,7 @@ from klein import Klein
 from txregistry.core.registry import Registry
 from txregistry.errors import Unsupported
 from txregistry.web.access import enter_v2
-from txregistry.web.problems import answer_json
+from txregistry.web.messages import answer_json
 from txregistry.web.request import RegistryRequest
 
 Handler = Callable[..., Any]
@@ -48,31 +48,6 @@ def route(app: Klein, rule: str, methods: list[str], handler: Handler) -> None:
 
     # Klein would tell endpoints apart by the function's name alone.
     app.route(rule, methods=methods, endpoint=handler.__qualname__)(marked)
-
-
-def query(request: RegistryRequest, name: str) -> str | None:
-    """The last value of a query parameter, or None."""
-    values = queries(request, name)
-    return values[-1] if values else None
-
-
-def queries(request: RegistryRequest, name: str) -> list[str]:
-    """All values of a query parameter; bytes that are not UTF-8 become U+FFFD, which no name or number contains."""
-    return [value.decode("utf-8", "replace") for value in request.args.get(name.encode("ascii"), [])]
-
-
-def header(request: RegistryRequest, name: str) -> str | None:
-    """A request header, or None; bytes that are not UTF-8 become U+FFFD, as in a query."""
-    value = request.getHeader(name.encode("ascii"))
-    return None if value is None else value.decode("utf-8", "replace")
-
-
-def nothing(request: RegistryRequest, status: int) -> bytes:
-    """An answer without a body."""
-    request.setResponseCode(status)
-    if status not in {204, 304}:  # of a 304 it would be the length that a 200 has (RFC 9110, 8.6)
-        request.setHeader("Content-Length", "0")
-    return b""
 
 
 class Base(Routes):

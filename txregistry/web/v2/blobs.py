@@ -11,8 +11,9 @@ from txregistry.model.digest import Digest
 from txregistry.model.names import RepositoryName
 from txregistry.model.ranges import ByteRange, unsatisfied
 from txregistry.web.accel import Accelerator
+from txregistry.web.messages import header, nothing
 from txregistry.web.request import RegistryRequest, send_chunks
-from txregistry.web.v2.base import Routes, header, nothing, route
+from txregistry.web.v2.base import Routes, route
 
 
 class Blobs(Routes):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from klein import Klein
 
-from txregistry.web.problems import answer_json
+from txregistry.web.messages import answer_json
 from txregistry.web.request import RegistryRequest
 from txregistry.web.v2.base import Routes, route
 from txregistry.web.v2.paging import paged

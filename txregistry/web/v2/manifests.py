@@ -8,8 +8,9 @@ from txregistry.errors import BodyTooLarge, DigestInvalid, ManifestTooLarge
 from txregistry.model.conditional import entity_tag, none_match
 from txregistry.model.digest import Digest
 from txregistry.model.names import RepositoryName, Tag, parse_reference
+from txregistry.web.messages import header, nothing, queries
 from txregistry.web.request import RegistryRequest
-from txregistry.web.v2.base import Routes, header, nothing, queries, route
+from txregistry.web.v2.base import Routes, route
 
 
 class Manifests(Routes):

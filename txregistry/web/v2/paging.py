@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 from txregistry.model.paging import next_link, page_size
+from txregistry.web.messages import query
 from txregistry.web.request import RegistryRequest
-from txregistry.web.v2.base import query
 
 #: Asked for more than this, a page is shorter and has a `Link`.
 _MAXIMUM = 10_000

@@ -7,9 +7,9 @@ from klein import Klein
 from txregistry.model.digest import Digest
 from txregistry.model.names import RepositoryName
 from txregistry.model.paging import next_link
-from txregistry.web.problems import answer_json
+from txregistry.web.messages import answer_json, query
 from txregistry.web.request import RegistryRequest
-from txregistry.web.v2.base import Routes, query, route
+from txregistry.web.v2.base import Routes, route
 
 _INDEX = "application/vnd.oci.image.index.v1+json"
 #: A page ends before it outgrows what clients take as a manifest.

@@ -9,8 +9,9 @@ from txregistry.errors import DigestInvalid, NameInvalid
 from txregistry.model.digest import Digest
 from txregistry.model.names import RepositoryName
 from txregistry.model.ranges import parse_content_range, upload_range
+from txregistry.web.messages import header, nothing, query
 from txregistry.web.request import RegistryRequest
-from txregistry.web.v2.base import Routes, header, nothing, query, route
+from txregistry.web.v2.base import Routes, route
 
 
 class Uploads(Routes):
