@@ -119,14 +119,31 @@ class StressTests(SynchronousTestCase):
             (413, "PUT", "/v2/a/manifests/latest", {"Content-Type": OCI_MANIFEST}),
         )
         for expected, method, target, headers in cases:
-            status, sent = self.send_until_answered(method, target, headers)
-            print(f"{method} of 300 MB refused with {status}: {sent / MB:.1f} MB sent when its answer was read")
-            self.assertEqual(status, expected)
-            self.assertLess(sent, 8 * MB)
+            self.refused_early(self.server, expected, method, target, headers)
 
-    def send_until_answered(self, method: str, target: str, headers: dict[str, str]) -> tuple[int, int]:
+    def test_a_large_body_without_credentials(self) -> None:
+        folder = os.path.abspath(self.mktemp())
+        os.mkdir(folder)
+        users = os.path.join(folder, "users")
+        with open(users, "w"):
+            pass
+        closed = Server(folder, config={"users_file": users})
+        closed.start()
+        self.addCleanup(closed.stop)
+        target = f"/v2/a/blobs/uploads/00000000-0000-4000-8000-000000000000?digest={sha256(b'never')}"
+        self.refused_early(closed, 401, "PUT", target, {})
+
+    def refused_early(self, server: Server, expected: int, method: str, target: str, headers: dict[str, str]) -> None:
+        status, sent = self.send_until_answered(server, method, target, headers)
+        print(f"{method} of 300 MB refused with {status}: {sent / MB:.1f} MB sent when its answer was read")
+        self.assertEqual(status, expected)
+        self.assertLess(sent, 8 * MB)
+
+    def send_until_answered(
+        self, server: Server, method: str, target: str, headers: dict[str, str]
+    ) -> tuple[int, int]:
         """Status, and bytes handed to the kernel by then."""
-        one = Halted(self.server, method, target, 300 * MB, headers)
+        one = Halted(server, method, target, 300 * MB, headers)
         one.socket.setblocking(False)
         sent = 0
         piece = bytes(65536)
