@@ -9,7 +9,7 @@ from tests.clients.base import ClientCase
 class DockerCase(ClientCase):
     """`docker` talks to a dockerd that stops with the test."""
 
-    needs = ("dockerd", "docker")
+    needs: tuple[str, ...] = ("dockerd", "docker")
     needs_root = True
 
     def start_dockerd(self, prefix: str = "") -> None:

@@ -73,7 +73,7 @@ ODD_HEADERS = (
     *(("X-Docker-Checksum-Payload", text) for text in ("", "sha256:0", "x" * 3000)),
     *(("If-Modified-Since", text) for text in ("", "0", "Thu, 01 Jan 1970 00:00:00 GMT", "x" * 900, "Thu, 99 Jan 0")),
     *(("Cookie", text) for text in ("session=", "session=x.y.z", "session=" + "A" * 4000, "=;=;", "session=\x80")),
-    *(("Authorization", text) for text in ("Basic", "Basic !", "Basic Og==", "Token", "Token x", "Token " + "a" * 9000)),
+    *(("Authorization", text) for text in ("Basic", "Basic !", "Basic Og==", "Token", "Token " + "a" * 9000)),
     *(("Authorization", text) for text in ("Token repository=../x,access=read", "Basic " + "QQ" * 3000, "\x80 \xff")),
     *(("X-Signature", text) for text in ("", "data=", "data=!;", "data", "data=" + "A" * 400 + ";", ";;=")),
     *(("X-Forwarded-For", text) for text in ("", "1.2.3.4, x", "::" * 900)),
@@ -255,8 +255,8 @@ class FuzzTests(SynchronousTestCase):
         tracebacks = Path(server.log).read_text(errors="replace").count("Traceback")
         internal = sum(count for status, count in statuses.items() if status >= 500)
         mode = "V1 requests" if config is None else "V1 requests with an index"
-        print(f"{statuses.total()} random {mode}, seed {SEED}: {dict(sorted(statuses.items()))}; 5xx: {internal},"
-              f" files outside the root: {len(outside)}, tracebacks: {tracebacks}; {server.peak():.0f} MB RSS")  # fmt: skip
+        print(f"{statuses.total()} random {mode}, seed {SEED}: {dict(sorted(statuses.items()))}; 5xx: {internal}, "
+              f"files outside the root: {len(outside)}, tracebacks: {tracebacks}")  # fmt: skip
         self.assertEqual(complaints[:5], [])
         self.assertEqual((outside, tracebacks), ([], 0))
         self.assertLessEqual(set(os.listdir(root)), {"images", "repositories", "_txregistry"})

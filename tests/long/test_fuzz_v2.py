@@ -10,7 +10,9 @@ import random
 import re
 import socket
 import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -155,7 +157,10 @@ class Client(threading.Thread):
         noise = "".join(self.rng.choice("/v2.%0aA:?&=_-~\\\"'<>{}*") for _ in range(self.rng.randrange(200)))
         return self.method("GET", "PUT", "POST"), self.rng.choice(("/v2/", "/", "", "http://x/v2/", "*")) + noise
 
-    kinds = (blob, blob, manifest, manifest, begin, session, session, session, lists, anything)
+    kinds: tuple[Callable[[Any], tuple[str, str]], ...] = (
+        *(blob, blob, manifest, manifest, begin),
+        *(session, session, session, lists, anything),
+    )
 
     def method(self, *usual: str) -> str:
         return self.mostly(usual, ("GET", "OPTIONS", "TRACE", "FOO", "get", "PATCH", "CONNECT", "POST"))

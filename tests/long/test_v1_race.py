@@ -142,7 +142,6 @@ class RaceTests(SynchronousTestCase):
         self.rng = random.Random(SEED)
         self.folder = Path(self.mktemp()).resolve()
         self.root = self.folder / "store"
-        self.numbers = itertools.count()
         self.rounds = 0
         self.wrong: list[str] = []
         self.refused: list[str] = []
@@ -170,7 +169,7 @@ class RaceTests(SynchronousTestCase):
     # -- a round ----------------------------------------------------------------------------------------------------
 
     def go(self, push: Push, step: str | None, when: str) -> None:
-        """Let a client go on up to a step, or to its end; that it is refused counts, and that the server is gone not."""
+        """Let a client go on up to a step, or to its end; it counts if it is refused, not if the server is gone."""
         try:
             if step is None:
                 push.finish()
@@ -194,7 +193,7 @@ class RaceTests(SynchronousTestCase):
             time.sleep(self.rng.random() ** 3 * 0.02)
 
     def judge(self, image: str, pushes: tuple[Push, Push], servers: tuple[Server, Server], when: str) -> None:
-        """After the kill: what was acknowledged is there, the other client comes to its end, and so does a second try."""
+        """What was acknowledged before the kill is there; the other client comes to its end, and a second try does."""
         first, second = pushes
         self.rounds += 1
         if first.acknowledged and not self.is_finished(image, servers[1]):
@@ -226,8 +225,9 @@ class RaceTests(SynchronousTestCase):
             self.wrong.append(when)
 
     def report(self, what: str) -> None:
-        print(f"{what}: {self.rounds} kills; checksums not of the bytes: {len(self.wrong)}, honest pushers refused:"
-              f" {len(self.refused)}, stuck images: {len(self.stuck)}, acknowledged and lost: {len(self.lost)}")  # fmt: skip
+        numbers = f"checksums not of the bytes: {len(self.wrong)}, honest pushers refused: {len(self.refused)}"
+        numbers += f", stuck images: {len(self.stuck)}, acknowledged and lost: {len(self.lost)}"
+        print(f"{what}: {self.rounds} kills; {numbers}")
         self.assertEqual((self.wrong, self.refused, self.stuck, self.lost), ([], [], [], []))
 
     # -- two processes ----------------------------------------------------------------------------------------------
