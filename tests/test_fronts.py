@@ -1,11 +1,13 @@
 """What the settings say about front ends and web pages, and what they are warned about."""
 
+from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.test_service import WithSettings
 from txregistry import config
-from txregistry.fronts import accel_prefix_of, cors_of, front_warnings, proxies_of
+from txregistry.fronts import accel_prefix_of, cors_of, front_warnings, proxies_of, redirects_of
 from txregistry.service import unused_keys, web_options_of
+from txregistry.storage.memory import MemoryDriver
 from txregistry.web.cors import CorsRules
 
 
@@ -36,6 +38,15 @@ class FrontsTests(WithSettings, SynchronousTestCase):
             front_warnings(settings),
             ["nginx_x_accel_redirect has no effect with storage s3: nginx can send files alone"],
         )
+
+    def test_redirects_need_an_engine_that_signs(self):
+        local = self.settings("{storage_redirect: true}")
+        self.assertEqual(
+            front_warnings(local), ["storage_redirect has no effect with storage local: it signs no addresses"]
+        )
+        self.assertIsNone(redirects_of(local, MemoryDriver(Clock())))
+        bucket = self.settings("{storage: s3, boto_bucket: b, storage_redirect: true}")
+        self.assertEqual(front_warnings(bucket), [])
 
     def test_cors(self):
         settings = self.settings("{cors: {origins: 'https://ui.example', max_age: 1h, supports_credentials: true}}")

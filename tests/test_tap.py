@@ -5,7 +5,9 @@ import signal
 import socket
 import ssl
 import sys
+from importlib.util import find_spec
 from pathlib import Path
+from unittest import SkipTest
 
 from twisted.python.usage import UsageError
 from twisted.trial.unittest import SynchronousTestCase
@@ -240,9 +242,19 @@ class RefusalTests(InAFolder):
         self.assertIn("/no/such.yml", self.refusal("--config", "/no/such.yml"))
         self.assertIn("/no/such.yml", self.refusal(DOCKER_REGISTRY_CONFIG="/no/such.yml"))
 
-    def test_engine_that_is_not_there(self):
-        config = self.config("dev: {storage: s3, s3_bucket: b}\n")
-        self.assertIn("storage: s3 is not in this version", self.refusal("--config", config))
+    def test_engine_that_does_not_answer(self):
+        if find_spec("boto3") is None:
+            raise SkipTest("needs boto3")
+        with socket.socket() as taken:  # bound, but nobody listens
+            taken.bind(("127.0.0.1", 0))
+            endpoint = f"http://127.0.0.1:{taken.getsockname()[1]}"
+            config = self.config(
+                f"dev: {{storage: s3, s3_bucket: bkt, s3_access_key: a, s3_secret_key: hidden, listen: '{LOCAL}',"
+                f" s3_endpoint: '{endpoint}'}}\n"
+            )
+            line = self.refusal("--config", config)
+        self.assertIn(f"storage: bucket bkt at {endpoint} cannot be used", line)
+        self.assertNotIn("hidden", line)
 
     def test_access_control_that_contradicts_itself(self):
         config = self.config("dev: {storage_path: here, standalone: false, users_file: users}\n")

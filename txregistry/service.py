@@ -31,7 +31,7 @@ from txregistry.config.schema import KEYS
 from txregistry.core.policy import Policy
 from txregistry.core.registry import Registry
 from txregistry.errors import StorageError
-from txregistry.fronts import accel_prefix_of, cors_of, front_warnings, proxies_of
+from txregistry.fronts import accel_prefix_of, cors_of, front_warnings, proxies_of, redirects_of
 from txregistry.hangup import on_hangup
 from txregistry.hooks import load_hooks
 from txregistry.listen import (
@@ -164,7 +164,8 @@ class RegistryService(Service):
         self._first_sweep: IDelayedCall | None = None
         access = access_options_of(settings)
         self.guard = make_guard(access, check(access, files), self._driver, self._pool, reactor)
-        resource = make_resource(self.registry, web_options_of(settings), self.guard)
+        web = replace(web_options_of(settings), redirects=redirects_of(settings, self._driver))
+        resource = make_resource(self.registry, web, self.guard)
         self.site = RegistrySite(
             resource,
             reactor,
@@ -266,7 +267,7 @@ class RegistryService(Service):
         file = f"of {settings.source}" if settings.source else "without a configuration file"
         _log.info("txregistry {version}, flavor {flavor} {file}",
                   version=__version__, flavor=settings.flavor, file=file)  # fmt: skip
-        _log.info("storing in {path} ({engine})", path=settings.storage.path, engine=settings.storage.engine)
+        _log.info("storing in {place} ({engine})", place=_place(settings.storage), engine=settings.storage.engine)
         for address, endpoint in zip(addresses, self._endpoints, strict=True):
             _log.info("listening on {address}", address=describe(address, endpoint.encrypted))
         told = (*settings.warnings, *unused_keys(settings), *front_warnings(settings), *access_warnings(settings))
@@ -292,7 +293,7 @@ class RegistryService(Service):
 def driver_of(settings: config.Settings, pool: Pool, reactor: Any) -> Any:
     """The storage, with a cache beside it if one is configured; not yet prepared."""
     storage, redis = settings.storage, settings.cache_lru
-    driver = open_driver(storage.engine, storage.path, pool, reactor)
+    driver = open_driver(storage.engine, storage.path, pool, reactor, storage.keys)
     if redis is None:
         return driver
     # Folders of one name on two machines are two stores.
@@ -301,6 +302,16 @@ def driver_of(settings: config.Settings, pool: Pool, reactor: Any) -> Any:
     store = [storage.engine, storage.alternate or "", machine, storage.path or "", *places]
     root = str(settings.values.get("storage_path") or "")
     return with_cache(driver, (redis.host, redis.port, redis.db, redis.password), store, root, reactor)
+
+
+def _place(storage: config.Storage) -> str:
+    """Where the storage is, for people."""
+    bucket = storage.keys.get("boto_bucket")
+    if storage.engine == "elliptics":
+        return f"groups {', '.join(map(str, storage.keys['elliptics_groups']))}"  # type: ignore[call-overload]  # a tuple
+    if bucket is None:
+        return str(storage.path)
+    return f"bucket {bucket}" + (f", keys below {storage.path}" if storage.path else "")
 
 
 def policy_of(settings: config.Settings) -> Policy:

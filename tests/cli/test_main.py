@@ -11,6 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.running import environment
 from txregistry import config
 from txregistry.cli.main import main
+from txregistry.storage import factory
 from txregistry.version import __version__
 
 
@@ -93,7 +94,8 @@ class CommandTests(SynchronousTestCase):
         self.assertIn("nonesuch", self.refusal("{storage_path: x, listen: 'tcp:0:nonesuch=1'}"))
         tls = "{storage_path: x, listen: 'https:0', tls_certificate: /no/such.crt}"
         self.assertIn("/no/such.crt", self.refusal(tls))
-        self.assertIn("s3", self.refusal("{storage: s3, boto_bucket: b}"))
+        self.patch(factory, "find_spec", lambda name: None)
+        self.assertIn("txregistry[s3]", self.refusal("{storage: s3, boto_bucket: b}"))
 
     def test_a_reader_that_leaves_is_no_traceback(self):
         read, write = os.pipe()

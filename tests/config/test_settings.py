@@ -99,6 +99,8 @@ class OriginalExamplesTests(ConfigCase):
                 "elliptics_namespace": "DOCKER",
                 "elliptics_node_flags": None,
                 "elliptics_addr_family": None,
+                "elliptics_version": None,
+                "elliptics_write_quorum": None,
             },
         )
 

@@ -6,7 +6,9 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
+from txregistry.config.elliptics import ELLIPTICS_KEYS
 from txregistry.config.engines import ENGINES
+from txregistry.config.keys import default_of
 from txregistry.interfaces import ICaches, IProvesFresh, IStorageDriver
 from txregistry.storage import factory
 from txregistry.storage.factory import EngineError, open_driver, require, require_cache, with_cache
@@ -20,6 +22,27 @@ class FactoryTests(SynchronousTestCase):
         self.addCleanup(pool.stop)
         verifyObject(IStorageDriver, open_driver("local", self.mktemp(), pool, reactor))
 
+    def test_elliptics(self):
+        reactor: Any = MemoryReactorClock()
+        pool = Pool(reactor)
+        self.addCleanup(pool.stop)
+        keys = {key.name: default_of(key) for key in ELLIPTICS_KEYS}
+        keys |= {"elliptics_nodes": (("host", 1025, 2), ("other", 1026, 10)), "elliptics_groups": (1, 2, 3, 2)}
+        driver = open_driver("elliptics", None, pool, reactor, keys)
+        verifyObject(IStorageDriver, driver)
+        options = driver.tree.sessions.options
+        self.assertEqual((options.nodes, options.namespace), (keys["elliptics_nodes"], "DOCKER"))
+        self.assertEqual((options.timeout, options.check, len(options.dialects)), (60.0, 60.0, 5))
+        log = self.mktemp()
+        keys |= {"elliptics_addr_family": 10, "elliptics_version": "2.26", "elliptics_logfile": log}
+        options = open_driver("elliptics", None, pool, reactor, keys).tree.sessions.options
+        self.assertEqual(options.nodes, (("host", 1025, 10), ("other", 1026, 10)))
+        self.assertEqual([dialect.name for dialect in options.dialects], ["2.26"])
+        options.log(1, "lost")
+        options.log(0, "damaged")
+        with open(log, encoding="utf-8") as file:
+            self.assertIn(" data: damaged\n", file.read())
+
     def test_every_engine_of_the_configuration_is_opened_or_refused_in_one_line(self):
         refused = []
         for engine in ENGINES:
@@ -31,8 +54,12 @@ class FactoryTests(SynchronousTestCase):
                 refused.append(engine)
         self.assertNotIn("local", refused)
 
-    def test_the_extra_is_named(self):
-        self.assertIn("extra 's3'", str(self.assertRaises(EngineError, require, "s3")))
+    def test_a_missing_library_is_one_line_that_names_the_extra(self):
+        self.patch(factory, "find_spec", lambda name: None)
+        for engine in ("s3", "gcs"):
+            line = str(self.assertRaises(EngineError, require, engine))
+            self.assertIn("txregistry[s3]", line)
+            self.assertNotIn("\n", line)
 
 
 class CacheTests(SynchronousTestCase):

@@ -2,7 +2,11 @@
 
 from hashlib import sha256
 
+from twisted.internet.defer import Deferred, succeed
+from zope.interface import implementer
+
 from tests.web.v1.base import A, V1TestCase, archive, image_json, simple
+from txregistry.interfaces import IRedirects
 from txregistry.model.digest import Digest
 from txregistry.storage import layout
 from txregistry.web.app import WebOptions
@@ -12,8 +16,8 @@ LAYER = archive()
 DIGEST = "sha256:" + sha256(LAYER).hexdigest()
 
 
-class AccelTests(V1TestCase):
-    options = WebOptions(flavor="test", accel_prefix="/files")
+class WithLayer(V1TestCase):
+    """A layer, and a blob of the same bytes."""
 
     def setUp(self):
         super().setUp()
@@ -29,6 +33,10 @@ class AccelTests(V1TestCase):
     def blob(self, method: str = "GET", **headers: str):
         names = {name.replace("_", "-"): value for name, value in headers.items()}
         return self.successResultOf(self.memory.agent.request(method, f"/v2/a/blobs/{DIGEST}", names))
+
+
+class AccelTests(WithLayer):
+    options = WebOptions(flavor="test", accel_prefix="/files")
 
     def test_a_layer(self):
         response = self.get(f"/v1/images/{A}/layer")
@@ -85,3 +93,41 @@ class OffTests(V1TestCase):
         self.put(f"/v1/images/{A}/checksum", headers={"X-Docker-Checksum": simple(data, LAYER)})
         response = self.get(f"/v1/images/{A}/layer")
         self.assertEqual((response.header("X-Accel-Redirect"), response.body), (None, LAYER))
+
+
+@implementer(IRedirects)
+class Signs:
+    def redirect(self, path: str, seconds: int) -> Deferred[str]:
+        return succeed(f"https://store.example/{path}?for={seconds}")
+
+
+class RedirectTests(WithLayer):
+    """Layers and blobs that the storage engine sends."""
+
+    options = WebOptions(flavor="test", redirects=Signs())
+
+    def test_a_layer(self):
+        response = self.get(f"/v1/images/{A}/layer")
+        self.assertEqual((response.code, response.body), (307, b""))
+        self.assertEqual(response.header("Location"), f"https://store.example/images/{A}/layer?for=1200")
+        self.assertEqual(response.header("Cache-Control"), "no-store")
+
+    def test_what_is_named_is_there(self):
+        for response in (self.get(f"/v1/images/{A}/layer"), self.blob()):
+            path = (response.header("Location") or "").removeprefix("https://store.example/").partition("?")[0]
+            reader = self.successResultOf(self.memory.driver.open(path))
+            self.assertEqual(reader.size, len(LAYER))
+            reader.close()
+
+    def test_a_blob(self):
+        response = self.blob()
+        self.assertEqual((response.code, response.body), (307, b""))
+        path = layout.blob_data(Digest.parse(DIGEST))
+        self.assertEqual(response.header("Location"), f"https://store.example/{path}?for=1200")
+        self.assertEqual(response.header("Docker-Content-Digest"), DIGEST)
+        self.assertEqual(response.header("Cache-Control"), "no-store")
+
+    def test_a_look_at_a_layer_is_answered_here(self):
+        response = self.successResultOf(self.memory.agent.request("HEAD", f"/v1/images/{A}/layer"))
+        self.assertEqual(response.code, 200)
+        self.assertIsNone(response.header("Location"))

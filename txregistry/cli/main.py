@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from txregistry.cli import adopt, config, dump, key, sign, user, version
+from txregistry.cli import adopt, config, dump, key, sign, storage, user, version
 
 
 def parser() -> argparse.ArgumentParser:
@@ -22,6 +22,7 @@ def parser() -> argparse.ArgumentParser:
     dump.add(commands)
     key.add(commands)
     sign.add(commands)
+    storage.add(commands)
     user.add(commands)
     version.add(commands)
     return top

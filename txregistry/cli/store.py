@@ -6,7 +6,7 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, TextIO, TypeVar
 
 from twisted.internet.defer import Deferred, execute
@@ -43,9 +43,9 @@ class _Wall:
         return time.time()
 
 
-def open_store(engine: str, path: str | None) -> IStorageDriver:
+def open_store(engine: str, path: str | None, keys: Mapping[str, Any] | None = None) -> IStorageDriver:
     """The driver of an engine, which does all its work in place; not prepared, so that nothing is written."""
-    driver: IStorageDriver = open_driver(engine, path, _InPlace(), _Wall())  # type: ignore[arg-type]  # as much of a Pool as drivers use
+    driver: IStorageDriver = open_driver(engine, path, _InPlace(), _Wall(), keys)  # type: ignore[arg-type]  # as much of a Pool as drivers use
     return driver
 
 

@@ -107,52 +107,54 @@ def _key(written: str, kind: Kind, default: object, meaning: str, *, needed: boo
     )
     aliases = tuple(dict.fromkeys(spelling for spelling in others if spelling != name))
     needed_by = ("elliptics",) if needed else ()
-    return Key(name, kind, default, meaning, aliases, ("elliptics",), needed_by, later=True)
+    return Key(name, kind, default, meaning, aliases, ("elliptics",), needed_by)
 
 
 _NODE_FLAGS = choice("mix_stats", "no_csum", "randomize_states", "no_route_list")
+_VERSIONS = choice("2.24", "2.25", "2.25.6", "2.26", "3.0")
+_NO_THREADS = " No effect: the threads are the registry's own."
+
+
+def _later(name: str, kind: Kind, default: object, meaning: str) -> Key:
+    """A key that docker-registry 0.6.5 did not have, in one spelling."""
+    return Key(name, kind, default, meaning, engines=("elliptics",))
+
 
 ELLIPTICS_KEYS = (
     _key("nodes", Nodes(), None, "The servers, host: port.", needed=True),
     _key("groups", Groups(), None, "The groups; each object is written to all of them.", needed=True),
     _key("wait-timeout", whole(1, 86400), 60, "Seconds until an operation has failed."),
-    _key("check_timeout", whole(1, 86400), 60, "Seconds between two looks at the servers and their routes."),
-    _key("io-thread-num", whole(1, 1000), 2, "Threads that handle answers."),
-    _key("net-thread-num", whole(1, 1000), 2, "Threads that handle the network."),
-    _key("nonblocking_io_thread_num", whole(1, 1000), 2, "Threads for commands that take no lock."),
+    _key("check_timeout", whole(1, 86400), 60, "Seconds for which an idle connection is trusted."),
+    _key("io-thread-num", whole(1, 1000), 2, "Threads that handle answers." + _NO_THREADS),
+    _key("net-thread-num", whole(1, 1000), 2, "Threads that handle the network." + _NO_THREADS),
+    _key(
+        "nonblocking_io_thread_num",
+        whole(1, 1000),
+        2,
+        "Threads for commands that take no lock." + _NO_THREADS,
+    ),
     _key(
         "verbosity",
         Scalar(
             "a number from 0 to 4, or one of data, error, info, notice, debug", _verbosity, names=_VERBOSITY
         ),
         0,
-        "How much the client logs.",
+        "How much the client logs: damaged records only, or with error servers that were lost, too.",
     ),
     _key("logfile", PATH, "/dev/stderr", "Where the client logs."),
-    Key(
-        "elliptics_namespace",
-        TEXT,
-        "DOCKER",
-        "The namespace of the keys.",
-        engines=("elliptics",),
-        later=True,
-    ),
-    Key(
+    _later("elliptics_namespace", TEXT, "DOCKER", "The namespace of the keys."),
+    _later(
         "elliptics_node_flags",
         ListOf(_NODE_FLAGS),
         None,
-        "Switches of the client.",
-        (),
-        ("elliptics",),
-        later=True,
+        "Switches of the client: no_csum does without the servers' checksums, the others have no effect.",
     ),
-    Key(
-        "elliptics_addr_family",
-        whole(2, 10),
+    _later("elliptics_addr_family", whole(2, 10), None, "2 for IPv4, 10 for IPv6, of nodes that name none."),
+    _later("elliptics_version", _VERSIONS, None, "The servers' version; absent, it is found out."),
+    _later(
+        "elliptics_write_quorum",
+        whole(1, 1000),
         None,
-        "2 for IPv4, 10 for IPv6.",
-        (),
-        ("elliptics",),
-        later=True,
+        "How many groups have to take a write; absent, most of them, but of two one.",
     ),
 )

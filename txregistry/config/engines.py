@@ -36,13 +36,13 @@ STORAGE = Section(
 
 
 def _s3(name: str, kind: Kind, default: object, meaning: str, *, secret: bool = False) -> Key:
-    return Key(name, kind, default, meaning, engines=("s3",), secret=secret, later=True)
+    return Key(name, kind, default, meaning, engines=("s3",), secret=secret)
 
 
 S3 = Section(
     "Amazon S3 and servers like it",
     (
-        Key("boto_bucket", TEXT, None, "The bucket.", engines=_BUCKETS, needed_by=_BUCKETS, later=True),
+        Key("boto_bucket", TEXT, None, "The bucket.", engines=_BUCKETS, needed_by=_BUCKETS),
         _s3(
             "s3_bucket", TEXT, None, "The bucket, if `boto_bucket` is absent; it is an error if both differ."
         ),
@@ -100,9 +100,9 @@ S3 = Section(
 GCS = Section(
     "Google Cloud Storage",
     (
-        Key("gs_access_key", TEXT, None, "HMAC access key.", (), ("gcs",), secret=True, later=True),
-        Key("gs_secret_key", TEXT, None, "HMAC secret key.", (), ("gcs",), secret=True, later=True),
-        Key("gs_secure", BOOL, True, "Speak TLS with the server.", (), ("gcs",), later=True),
+        Key("gs_access_key", TEXT, None, "HMAC access key.", (), ("gcs",), secret=True),
+        Key("gs_secret_key", TEXT, None, "HMAC secret key.", (), ("gcs",), secret=True),
+        Key("gs_secure", BOOL, True, "Speak TLS with the server.", (), ("gcs",)),
     ),
 )
 

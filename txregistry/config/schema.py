@@ -90,7 +90,6 @@ SERVING = Section(
             BOOL,
             False,
             "Send clients to the engine's signed URLs for layers and blobs.",
-            later=True,
         ),
         Key(
             "cors",

@@ -5,41 +5,71 @@ An engine's module is imported when it is asked for, since most need a library t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from typing import Any
 
 from txregistry.storage.pool import Pool
 
-#: The engines that need libraries of their own, and the extra that installs them.
-EXTRAS = {"s3": "s3"}
+#: The engines that need a library of their own: its name, and the extra that installs it.
+LIBRARIES = {"s3": ("boto3", "s3"), "gcs": ("boto3", "s3")}
 
 
 class EngineError(Exception):
     """The storage engine cannot be used; the text is one line that says why and what would help."""
 
 
-def _local(path: str | None, pool: Pool, reactor: Any) -> Any:
+#: Makes a driver of `storage_path`, the keys of the engine by name, a pool and a clock.
+_Opens = Callable[[str | None, Mapping[str, Any], Pool, Any], Any]
+
+
+def _local(path: str | None, _keys: Mapping[str, Any], pool: Pool, reactor: Any) -> Any:
     from txregistry.storage.local import LocalDriver  # noqa: PLC0415 - as the module's text says
 
     assert path is not None, "the configuration asks for the path of local storage"
     return LocalDriver(path, pool, reactor)
 
 
-_ENGINES: dict[str, Callable[[str | None, Pool, Any], Any]] = {"local": _local}
+def _s3(engine: str) -> _Opens:
+    def opens(path: str | None, keys: Mapping[str, Any], pool: Pool, reactor: Any) -> Any:
+        from txregistry.storage.s3.bucket import Bucket  # noqa: PLC0415 - as the module's text says
+        from txregistry.storage.s3.driver import S3Driver  # noqa: PLC0415
+        from txregistry.storage.s3.options import from_keys  # noqa: PLC0415
+
+        return S3Driver(Bucket(from_keys(engine, path, keys)), pool, reactor)
+
+    return opens
+
+
+def _elliptics(_path: str | None, keys: Mapping[str, Any], pool: Pool, reactor: Any) -> Any:
+    from txregistry.storage.elliptics.options import from_keys  # noqa: PLC0415 - as the module's text says
+
+    return from_keys(keys, pool, reactor)
+
+
+_ENGINES: dict[str, _Opens] = {"local": _local, "s3": _s3("s3"), "gcs": _s3("gcs"), "elliptics": _elliptics}
 
 
 def require(engine: str) -> None:
-    """EngineError unless this version has the engine."""
+    """EngineError unless this version has the engine, and the library that it needs is installed."""
     if engine not in _ENGINES:
-        extra = f" (not with the extra {EXTRAS[engine]!r} either)" if engine in EXTRAS else ""
-        raise EngineError(f"storage: {engine} is not in this version{extra}; it has: {', '.join(sorted(_ENGINES))}")
+        raise EngineError(f"storage: {engine} is not in this version; it has: {', '.join(sorted(_ENGINES))}")
+    library, extra = LIBRARIES.get(engine, (None, None))
+    if library is not None and find_spec(library) is None:
+        raise EngineError(
+            f"storage: {engine} needs {library}, which is not installed; pip install 'txregistry[{extra}]' brings it"
+        )
 
 
-def open_driver(engine: str, path: str | None, pool: Pool, reactor: Any) -> Any:
-    """The driver of an engine, not yet prepared. `path` is `storage_path`; EngineError for an engine it has not."""
+def open_driver(
+    engine: str, path: str | None, pool: Pool, reactor: Any, keys: Mapping[str, Any] | None = None
+) -> Any:
+    """The driver of an engine, not yet prepared; EngineError for one that cannot be had.
+
+    `path` is `storage_path`, `keys` are those of the engine by name, with their defaults.
+    """
     require(engine)
-    return _ENGINES[engine](path, pool, reactor)
+    return _ENGINES[engine](path, keys or {}, pool, reactor)
 
 
 def require_cache(key: str = "cache_lru") -> None:

@@ -9,8 +9,9 @@ from klein.resource import KleinResource
 
 from txregistry.auth.guard import Guard
 from txregistry.core.registry import Registry
+from txregistry.interfaces import IRedirects
 from txregistry.web import problems
-from txregistry.web.accel import Accelerator
+from txregistry.web.accel import Accelerator, HandsOver, Redirector
 from txregistry.web.cors import Cors, CorsRules
 from txregistry.web.resource import RegistryResource
 from txregistry.web.v1 import register as register_v1
@@ -25,7 +26,7 @@ class WebOptions:
     `external_url` is the scheme and host that `Location` headers begin with, `flavor` is shown to V1 clients, and
     `registry_endpoints` (`host[:port]`) is where they are sent, if not to the host that they asked. One that is not
     `standalone` has an index elsewhere. `accel_prefix` is where an nginx in front shows the folder of the storage, and
-    `cors` what web pages of other origins may do.
+    `cors` what web pages of other origins may do. `redirects` is the storage engine, if it is to send what is large.
     """
 
     external_url: str = ""
@@ -34,6 +35,7 @@ class WebOptions:
     standalone: bool = True
     accel_prefix: str | None = None
     cors: CorsRules | None = None
+    redirects: IRedirects | None = None
 
 
 def make_resource(
@@ -46,7 +48,11 @@ def make_resource(
     app.url_map.merge_slashes = False
     app.url_map.strict_slashes = False
     app.url_map.redirect_defaults = False
-    accelerator = None if options.accel_prefix is None else Accelerator(options.accel_prefix)
+    accelerator: HandsOver | None = None
+    if options.accel_prefix is not None:
+        accelerator = Accelerator(options.accel_prefix)
+    elif options.redirects is not None:
+        accelerator = Redirector(options.redirects)
     v1 = V1Options(options.flavor, options.registry_endpoints, options.standalone, accelerator)
     if guard is None or guard.knows_v2:
         register_v2(app, registry, options.external_url, accelerator)

@@ -2,7 +2,7 @@
 
 Requests happen one after another: moto looks whether a key exists and writes it in two steps, so that the
 `If-None-Match: *` of two servers could both succeed. An upload that has ended is `NoSuchUpload`, not a failure.
-`refuse` makes it refuse what Google's server does, and take its condition in place of S3's.
+`refuse` makes it refuse what it would serve.
 """
 
 from __future__ import annotations
@@ -35,6 +35,8 @@ class S3Mock:
         self._application = DomainDispatcherApplication(create_backend_app)
         self._one_at_a_time = threading.Lock()
         self._written: dict[str, float] = {}
+        #: How often each object was written, as Google counts; of none 0.
+        self.generations: dict[str, int] = {}
         #: The server's clock, in seconds of the epoch.
         self.now = 1_700_000_000.0
         #: What becomes of a request, by its method and path: a status to answer with, or None to serve it.
@@ -57,12 +59,16 @@ class S3Mock:
         def answer(status: str, headers: list[tuple[str, str]], *more: object) -> Any:
             if environ["REQUEST_METHOD"] == "PUT" and status.startswith("200"):
                 self._written[path] = self.now
+                self.generations[path] = self.generations.get(path, 0) + 1
+            elif environ["REQUEST_METHOD"] == "DELETE":
+                self.generations.pop(path, None)
             changed = self._written.get(path, self.now)
             kept = [
                 (name, formatdate(changed, usegmt=True) if name.lower() == "last-modified" else value)
                 for name, value in headers
                 if name.lower() != "date"
             ]
+            kept.append(("x-goog-generation", str(self.generations.get(path, 0))))
             return start_response(status, kept, *more)
 
         with self._one_at_a_time:
@@ -100,9 +106,28 @@ class S3Mock:
 
 def bucket_at(endpoint: str, name: str, **options: Any) -> Bucket:
     """A bucket of a mock, that may be another process's."""
-    return Bucket(
-        S3Options(bucket=name, endpoint=endpoint, access_key="testing", secret_key="testing", path_style=True, **options)
-    )
+    given = {"access_key": "testing", "secret_key": "testing", "path_style": True, **options}
+    return Bucket(S3Options(bucket=name, endpoint=endpoint, **given))
+
+
+def as_google(mock: S3Mock) -> None:
+    """Refuse what Google's server does not know, and take its own condition in place of S3's."""
+
+    def refuse(environ: dict[str, Any]) -> str | None:
+        query = dict(urllib.parse.parse_qsl(environ.get("QUERY_STRING", ""), keep_blank_values=True))
+        if "HTTP_X_AMZ_TRAILER" in environ or "aws-chunked" in environ.get("HTTP_CONTENT_ENCODING", ""):
+            return "400 InvalidArgument"
+        if "delete" in query or ("partNumber" in query and "HTTP_X_AMZ_COPY_SOURCE" in environ):
+            return "501 NotImplemented"
+        if environ["REQUEST_METHOD"] == "PUT":
+            if "HTTP_IF_MATCH" in environ or "HTTP_IF_NONE_MATCH" in environ:
+                return "501 NotImplemented"
+            wanted = environ.get("HTTP_X_GOOG_IF_GENERATION_MATCH")
+            if wanted is not None and int(wanted) != mock.generations.get(environ["PATH_INFO"], 0):
+                return "412 PreconditionFailed"
+        return None
+
+    mock.refuse = refuse
 
 
 class _QuietHandler(MotoRequestHandler):

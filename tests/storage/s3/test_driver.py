@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import random
+import time
 from collections.abc import Sequence
+from typing import Any
 
 from twisted.internet import reactor
 from twisted.internet.defer import CancelledError
@@ -16,15 +18,15 @@ from txregistry.errors import Busy, LostRace, NotFound, StorageError, TooLarge, 
 from txregistry.interfaces import Entry, IPartial, IReader, IStorageDriver
 from txregistry.storage.pool import Pool
 from txregistry.testing.drivers import DriverSuite
-from txregistry.testing.pools import ImmediatePool
+from txregistry.testing.pools import ImmediatePool, result_of
 
 # The engine's library and the mock are no part of the plain installation.
 MISSING = [name for name in ("boto3", "moto", "flask") if importlib.util.find_spec(name) is None]
 SKIP = f"needs {', '.join(MISSING)}" if MISSING else None
 if SKIP is None:
-    from tests.storage.s3.mock import fill, left, new_bucket, new_mock
+    from tests.storage.s3.mock import as_google, fill, left, new_bucket, new_mock
     from txregistry.storage.s3.driver import S3Driver
-    from txregistry.storage.s3.partial import COMMIT_HOLD, HOLD
+    from txregistry.storage.s3.partial import COMMIT_HOLD, HOLD, home
     from txregistry.storage.s3.segments import SEGMENT, Budget
 
 SESSION = "docker/registry/v2/repositories/a/b/_uploads/0001"
@@ -62,6 +64,27 @@ class SuiteTests(DriverSuite, TestCase):
         verifyObject(IPartial, await driver.partial("uploads/one", create=True))
         await driver.put("a", b"1")
         verifyObject(IReader, await driver.open("a"))
+
+
+class GoogleTests(SuiteTests):
+    """The same on a server that takes neither trailing checksums, nor lists of keys to delete, nor copies as parts."""
+
+    def make_driver(self) -> S3Driver:
+        driver = super().make_driver()
+        as_google(self.mock)
+        driver.bucket = new_bucket(self.mock, root="r/", google=True, checksums="when_required")
+        return driver
+
+    async def test_more_than_a_segment(self) -> None:
+        driver = self.make_driver()
+        data = random.Random(3).randbytes(SEGMENT + MIB)
+        partial = await driver.partial(SESSION, create=True)
+        for begin in range(0, len(data), MIB):
+            await partial.write([data[begin : begin + MIB]], begin)
+        await partial.checkpoint(b"")
+        await partial.commit(BLOB)
+        self.assertEqual(await self.contents(driver, BLOB), data)
+        self.assertEqual(left(driver.bucket, BLOB), [])
 
 
 class PartialTests(TestCase):
@@ -159,6 +182,7 @@ class PartialTests(TestCase):
         await partial.checkpoint(b"")
         before = [key for key in left(self.bucket, BLOB) if "/segments/" in key]
         await self.fill(partial, bytes(SEGMENT))
+        await partial.read(lambda pieces: None)  # waits for what is on its way
         self.assertEqual(len([key for key in left(self.bucket, BLOB) if "/segments/" in key]), 2)
         await partial.close()
         self.assertEqual([key for key in left(self.bucket, BLOB) if "/segments/" in key], before)
@@ -180,6 +204,77 @@ class PartialTests(TestCase):
         self.assertLessEqual(len([key for key in left(self.bucket, BLOB) if "/segments/" in key]), 3)
         await (await self.other.partial(SESSION)).commit(BLOB)
         self.assertEqual(await self.content(), expected)
+
+    async def test_under_pressure_others_send_their_bytes(self) -> None:
+        """With little memory for all, an upload whose bytes were sent early goes on as if they had not been."""
+        budget = Budget(3 * MIB)
+        self.store = S3Driver(self.bucket, self.store.pool, self.clock, budget)
+        contents = [random.Random(number).randbytes(SEGMENT + 2 * MIB) for number in range(3)]
+        partials = [await self.store.partial(f"{SESSION}-{number}", create=True) for number in range(3)]
+        for begin in range(0, SEGMENT + 2 * MIB, MIB):
+            for partial, data in zip(partials, contents, strict=True):
+                await partial.write([data[begin : begin + MIB]], begin)
+                self.assertLessEqual(budget.total, 3 * MIB + SEGMENT)
+        self.assertFalse(budget.exceeded)
+        for number, (partial, data) in enumerate(zip(partials, contents, strict=True)):
+            reread: list[bytes] = []
+            await partial.read(reread.extend)
+            self.assertEqual(b"".join(reread), data)
+            await partial.checkpoint(b"")
+            await partial.close()
+            await (await self.other.partial(f"{SESSION}-{number}")).commit(BLOB)
+            self.assertEqual(await self.content(), data)
+        self.assertEqual(budget.total, 0)
+        self.assertEqual(left(self.bucket, BLOB), [])
+
+    async def test_a_segment_that_does_not_arrive(self) -> None:
+        partial = await self.store.partial(SESSION, create=True)
+        await self.fill(partial, b"saved")
+        await partial.checkpoint(b"state")
+        self.mock.refuse = lambda environ: "503 SlowDown" if "/segments/" in environ["PATH_INFO"] else None
+        await self.fill(partial, bytes(SEGMENT))
+        with self.assertRaises(Unavailable):
+            await partial.checkpoint(b"later")
+        self.mock.refuse = lambda environ: None
+        with self.assertRaises(Unavailable):
+            await partial.commit(BLOB)
+        await partial.close()
+        self.assertEqual((await self.other.peek(SESSION)).offset, 5)
+
+    async def test_sweep(self) -> None:
+        """What died with a process goes; what is in use, new, or another server's stays."""
+        partial = await self.store.partial(SESSION, create=True)
+        await self.fill(partial, b"saved")
+        await partial.checkpoint(b"")
+        own = left(self.bucket, BLOB)
+        self.bucket.put(f"{home('gone/1')}segments/x", b"late")
+        self.bucket.begin(BLOB)
+        kept = self.bucket.begin("docker/registry/v2/repositories/a/_uploads/1/data")
+        self.assertEqual(await self.store.sweep(1000.0), 0)
+        self.assertEqual(await self.store.sweep(time.time() + 60), 2)
+        self.assertEqual(left(self.bucket, BLOB), [*own, kept])
+
+    async def test_a_server_without_multi_delete(self) -> None:
+        self.mock.refuse = lambda environ: "501 NotImplemented" if environ["QUERY_STRING"] == "delete" else None
+        for name in ("x", "y"):
+            await self.store.put(f"a/{name}", b"1")
+        await self.store.remove("a")
+        self.assertEqual(left(self.bucket, BLOB), [])
+
+    async def test_a_repeated_request_meets_its_own_success(self) -> None:
+        """The first attempt was carried out, and its answer lost."""
+        lost = [True]
+
+        def refuse(environ: dict[str, Any]) -> str | None:
+            if environ["REQUEST_METHOD"] == "PUT" and environ["PATH_INFO"].endswith("/once") and lost.pop():
+                lost.append(False)
+                fill(self.bucket, ["a/once"])
+                return "500 InternalError"
+            return None
+
+        self.mock.refuse = refuse
+        version = await self.store.put("a/once", b"1", if_absent=True)
+        self.assertEqual(await self.store.read("a/once", 10), (b"1", version))
 
     async def test_cancel_leaves_nothing(self) -> None:
         await self.store.put(f"{SESSION}/startedat", b"2013")
@@ -292,12 +387,13 @@ class PartialTests(TestCase):
         holder = await self.store.partial(SESSION, create=True)
         await self.fill(holder, bytes(SEGMENT) + b"first")
         await holder.checkpoint(b"")
-        complete, taken = self.bucket.complete, []
+        complete = self.bucket.complete
+        taken: list[IPartial] = []
         overtaking = S3Driver(self.bucket, ImmediatePool(), self.clock)
 
         def stalls(key: str, upload: str, etags: Sequence[str]) -> None:
             self.mock.now += COMMIT_HOLD + 1
-            overtaking.partial(SESSION).addCallback(taken.append)
+            taken.append(result_of(overtaking.partial(SESSION)))
             complete(key, upload, etags)
 
         self.patch(self.bucket, "complete", stalls)

@@ -18,9 +18,9 @@ import txregistry
 MISSING = [name for name in ("boto3", "moto", "flask") if importlib.util.find_spec(name) is None]
 SKIP = f"needs {', '.join(MISSING)}" if MISSING else None
 if SKIP is None:
+    from tests.storage.s3.mock import left, new_bucket, new_mock
     from txregistry.storage.s3.bucket import Bucket
     from txregistry.storage.s3.segments import SEGMENT
-    from tests.storage.s3.mock import left, new_bucket, new_mock
 
 SESSION = "docker/registry/v2/repositories/a/b/_uploads/0001"
 BLOB = "docker/registry/v2/blobs/sha256/00/0000/data"

@@ -20,8 +20,8 @@ MISSING = importlib.util.find_spec("boto3") is None
 if not MISSING:
     from txregistry.storage.s3 import segments
     from txregistry.storage.s3.bucket import Bucket
-    from txregistry.storage.s3.partial import home, records_of
     from txregistry.storage.s3.driver import S3Driver
+    from txregistry.storage.s3.partial import home, records_of
 else:
     Bucket = object  # type: ignore[assignment,misc] # the class below must have a base; its tests are skipped
 

@@ -20,10 +20,10 @@ import sys
 from twisted.internet.task import Clock
 
 from tests.storage.s3.mock import bucket_at
-from txregistry.storage.s3.driver import S3Driver
 from txregistry import errors
 from txregistry.errors import StorageError
 from txregistry.interfaces import IPartial
+from txregistry.storage.s3.driver import S3Driver
 from txregistry.testing.pools import ImmediatePool, result_of
 
 BATCH = 256 * 1024

@@ -84,8 +84,9 @@ class Connection:
         """Whether an idle connection can be used: nothing may have come, the end least of all."""
         if self.closed:
             return False
-        readable, _, _ = select.select([self._socket], [], [], 0)
-        return not readable
+        poll = select.poll()  # unlike select, for descriptors above 1024 too
+        poll.register(self._socket, select.POLLIN)
+        return not poll.poll(0)
 
     def close(self) -> None:
         """Close the socket; a second time does nothing."""
@@ -178,7 +179,9 @@ def detect(address: Address, dialects: Sequence[Dialect], timeout: float, connec
         if silent[dialect.header.size]:
             continue
         try:
-            return Connection(address, dialect, timeout, min(connect, SILENCE) if len(dialects) > 1 else connect)
+            return Connection(
+                address, dialect, timeout, min(connect, SILENCE) if len(dialects) > 1 else connect
+            )
         except Silent as error:
             silent[dialect.header.size] = True
             errors.append(error)

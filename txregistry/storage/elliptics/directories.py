@@ -20,7 +20,7 @@ from contextlib import suppress
 from txregistry.storage.elliptics import wire
 from txregistry.storage.elliptics.connection import Lost, Refused
 from txregistry.storage.elliptics.groups import Failures, Groups, outage
-from txregistry.storage.elliptics.stored import IMPOSSIBLE
+from txregistry.storage.elliptics.stored import IMPOSSIBLE, Stamp
 
 LOGS = "_txregistry/state/elliptics/directories"
 
@@ -37,6 +37,9 @@ LOOK_AFTER = 256
 
 #: How long a `-` is kept for groups that might have missed it, in nanoseconds: a day.
 KEPT = 24 * 3600 * 10**9
+
+#: After so long nobody is still writing the object whose name was entered, in nanoseconds: ten minutes.
+STALE = 600 * 10**9
 
 V1_TOPS = ("images", "repositories")
 
@@ -95,25 +98,27 @@ class Directories:
         self._lock = threading.Lock()
         self._appends: dict[str, int] = {}
 
-    def add(self, groups: Groups, path: str, kind: str) -> None:
-        """Enter a name and all directories above it, the nearest first. Unavailable.
+    def add(self, groups: Groups, path: str, kind: str, after: Stamp) -> None:
+        """Enter a name and all directories above it, the nearest first, later than `after`. Unavailable.
 
         In this order nobody who takes an empty directory out of the one above can overlook it: see `prune`.
         """
         directory, name = parent_of(path)
-        self._append(groups, directory, {(kind, name): (groups.stamps.next()[0], True)})
+        self._append(groups, directory, {(kind, name): (groups.stamps.next(after)[0], True)})
         for directory, name in above(path):
             self._append(groups, directory, {(DIRECTORY, name): (groups.stamps.next()[0], True)})
 
-    def note(self, groups: Groups, directory: str, kind: str, name: str, alive: bool, stamp: int | None = None) -> None:
+    def note(
+        self, groups: Groups, directory: str, kind: str, name: str, alive: bool, stamp: int | None = None
+    ) -> None:
         """Write one line into one log. Unavailable.
 
-        The stamp of a `-` is from before the object went, so that whoever put it again meanwhile is later.
+        The stamp of a `-` is that of the tombstone: whoever puts the object again has seen that, and is later.
         """
         self._append(groups, directory, {(kind, name): (stamp or groups.stamps.next()[0], alive)})
 
-    def prune(self, groups: Groups, directory: str) -> None:
-        """Take a directory that is empty out of the one above, and so on. Unavailable."""
+    def prune(self, groups: Groups, directory: str, once: bool = False) -> None:
+        """Take a directory that is empty out of the one above, and (unless `once`) so on upward. Unavailable."""
         while directory:
             stamp = groups.stamps.next()[0]
             if self.living(groups, directory):
@@ -123,12 +128,28 @@ class Directories:
             if self.living(groups, directory):  # somebody came in between, and had entered this directory before that
                 self.note(groups, above_directory, DIRECTORY, name, True)
                 return
+            if once:
+                return
             directory = above_directory
+
+    def forget(self, groups: Groups, path: str, kind: str, tombstone: Stamp) -> bool:
+        """Take out a name behind which nothing is, as a cut write or removal leaves it; whether there was one.
+
+        A name that is later than the tombstone may belong to a write under way, so it must have been there a while.
+        """
+        directory, name = parent_of(path)
+        stamp = self.names(groups, directory, kind).get(name)
+        if stamp is None or (stamp > tombstone[0] and stamp > groups.stamps.next()[0] - STALE):
+            return False
+        self.note(groups, directory, kind, name, False, max(stamp + 1, tombstone[0]))
+        return True
 
     def names(self, groups: Groups, directory: str, kind: str) -> dict[str, int]:
         """The living names of one kind in a log, each with its stamp. Unavailable."""
         return {
-            name: stamp for (k, name), (stamp, alive) in self._load(groups, directory).items() if k == kind and alive
+            name: stamp
+            for (k, name), (stamp, alive) in self._load(groups, directory).items()
+            if k == kind and alive
         }
 
     def living(self, groups: Groups, directory: str) -> set[tuple[str, str]]:
@@ -187,22 +208,25 @@ class Directories:
             raise outage(directory, failures, f"{len(logs)} of {groups.needed} groups needed answered")
         names: Names = {}
         counts = {group: merge(names, log) for group, log in logs.items()}
-        self._bring_up(groups, key, names, logs)
+        alike = self._bring_up(groups, key, names, logs)
         for group, log in logs.items():
             if counts[group] > 2 * len(names) + SLACK:
-                self._rewrite(groups, key, group, log, names, forget=not failures)
+                self._rewrite(groups, key, group, log, names, forget=alike and not failures)
         return names
 
-    def _bring_up(self, groups: Groups, key: str, names: Names, logs: dict[int, bytes]) -> None:
-        """Append to each log what only others have."""
+    def _bring_up(self, groups: Groups, key: str, names: Names, logs: dict[int, bytes]) -> bool:
+        """Append to each log what only others have; whether all have the same then."""
         if len(set(logs.values())) == 1:
-            return
+            return True
+        failed = False
         for group, log in logs.items():
             own: Names = {}
             merge(own, log)
             lacking = {name: state for name, state in names.items() if own.get(name) != state}
             if lacking:
-                groups.append(key, lines_of(lacking), [group])
+                _, failures = groups.append(key, lines_of(lacking), [group])
+                failed = failed or bool(failures)
+        return not failed
 
     def _rewrite(self, groups: Groups, key: str, group: int, log: bytes, names: Names, forget: bool) -> None:
         """Replace a log that nobody appended to meanwhile by one with a line for each name."""

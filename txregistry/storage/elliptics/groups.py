@@ -44,6 +44,9 @@ ATTEMPTS = 64
 #: Where the paths of objects that a group missed are remembered.
 BEHIND = "_txregistry/state/elliptics/behind"
 
+#: How much of these notes is read at a time, in bytes.
+WINDOW = 1 << 20
+
 Failures = dict[int, Exception]
 
 
@@ -124,21 +127,27 @@ class Groups:
         seen = self.look(key)
         if len(seen.by_group) < self.needed:
             raise outage(path, seen.failures, f"{len(seen.by_group)} of {self.needed} groups needed answered")
-        self._repair(key, seen)
+        having = self._repair(key, seen)
+        if having < min(self.quorum, len(seen.by_group)):
+            # It may never have been acknowledged, and the next reader might not find it.
+            raise outage(path, seen.failures, "the newest version is in too few groups")
         return seen
 
-    def _repair(self, key: str, seen: Seen) -> None:
-        """Give the newest version to groups that lack it; a failure is left to the next reader."""
+    def _repair(self, key: str, seen: Seen) -> int:
+        """Give the newest version to groups that lack it; how many have it then."""
         if not seen.newest.raw or not seen.newest.is_whole:
-            return
+            return len(seen.by_group)
+        having = 0
         for group, stored in seen.by_group.items():
-            if stored.stamp < seen.newest.stamp:
-                with suppress(Lost, Refused):
+            with suppress(Lost, Refused):
+                if stored.stamp < seen.newest.stamp:
                     self.advance(group, key, stored, seen.newest)
+                having += 1
         for group, error in seen.failures.items():
             if isinstance(error, Refused) and error.status == wire.EILSEQ:
                 with suppress(Lost, Refused):
                     self.session.write(group, key, [seen.newest.raw])
+        return having
 
     # -- writing ------------------------------------------------------------------------------------------------
 
@@ -167,6 +176,8 @@ class Groups:
 
         `seen` comes from `sure`, unless the writer means to replace whatever is there.
         """
+        if len(seen.by_group) < self.quorum:
+            raise outage(path, seen.failures, f"{len(seen.by_group)} of {self.quorum} groups needed answered")
         new = encode(kind, data, self.stamps.next(seen.newest.stamp))
         taken: list[int] = []
         failures: Failures = dict(seen.failures)
@@ -212,23 +223,29 @@ class Groups:
                 with suppress(Lost, Refused):  # readers mend as well, only not as soon
                     self.session.write(group, f"{BEHIND}/{missing}", [line], wire.IO_APPEND | wire.IO_NOCSUM)
 
-    def missed(self, missing: int, group: int) -> tuple[set[str], bool]:
-        """The keys that a group has noted for another one, and whether these are all. Lost, Refused."""
-        try:
-            noted = self.session.read(group, f"{BEHIND}/{missing}", 0, LARGEST_RECORD, checked=False)
-        except Refused as error:
-            if error.status == wire.ENOENT:
-                return set(), True
-            raise
-        lines = noted.data.rpartition(b"\n")[0].split()
-        return {bytes.fromhex(line.decode()).decode() for line in lines}, noted.total == len(noted.data)
+    def missed(self, missing: int, group: int) -> tuple[set[str], int]:
+        """The keys that a group has noted for another one, and the length of these notes. Lost, Refused."""
+        keys: set[str] = set()
+        rest, at, total = b"", 0, 1
+        while at < total:
+            try:
+                got = self.session.read(group, f"{BEHIND}/{missing}", at, WINDOW, checked=False)
+            except Refused as error:
+                if error.status == wire.ENOENT and not at:
+                    return keys, 0
+                raise
+            at, total = at + len(got.data), got.total
+            *lines, rest = (rest + got.data).split(b"\n")
+            keys |= {bytes.fromhex(line.decode()).decode() for line in lines}
+        return keys, at
 
-    def forget(self, missing: int, group: int) -> None:
-        """Drop the notes, after all was mended. Lost, Refused.
+    def forget(self, missing: int, group: int, length: int) -> None:
+        """Drop notes of this length, after all was mended, unless more have come. Lost, Refused.
 
-        A note that came meanwhile is lost, and its object left to the readers: they mend what they read.
+        A note that comes in between is lost, and its object left to the readers: they mend what they read.
         """
-        self.session.remove(group, f"{BEHIND}/{missing}")
+        if self.size(group, f"{BEHIND}/{missing}") == length:
+            self.session.remove(group, f"{BEHIND}/{missing}")
 
     # -- data -----------------------------------------------------------------------------------------------------
 
@@ -283,4 +300,3 @@ def outage(path: str, failures: Failures, reason: str) -> StorageError:
         kind = ReadOnly
     error: StorageError = kind(path, f"{reason} ({told})" if told else reason)
     return error
-

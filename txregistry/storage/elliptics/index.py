@@ -65,12 +65,11 @@ def find_request(layout: Layout, indexes: Sequence[bytes], group: int, shards: i
 
 def found(answer: bytes, tables: set[bytes]) -> Iterator[bytes]:
     """What those tables say of each object in an answer. Broken."""
-    for hit in unpack(answer):
-        try:
-            _, _, pairs = hit
-            yield from (data for table, data in pairs if table in tables)
-        except (TypeError, ValueError) as error:
-            raise Broken(f"an answer to a search has another form: {error}") from None
+    try:
+        for _, _, pairs in unpack(answer):
+            yield from (data for table, data in pairs if bytes(table) in tables)
+    except (TypeError, ValueError) as error:
+        raise Broken(f"the answer to a search has another form: {error}") from None
 
 
 def unpack(data: bytes) -> Any:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from txregistry.errors import StorageError
 from txregistry.storage.elliptics import index, wire
 from txregistry.storage.elliptics.connection import Address, Connection, Lost, Refused, Silent, detect
 from txregistry.storage.elliptics.wire import Attributes, Dialect
@@ -37,8 +38,9 @@ class Got:
 class Options:
     """How to reach the servers; `timeout` and `check` are in seconds.
 
-    `check` is how long an idle connection, and what is known of the groups of a server, is trusted. `log` takes a
-    level, as the client's `verbosity` counts them, and a line.
+    `check` is how long an idle connection, and what is known of the groups of a server, is trusted. Without
+    `checksums` servers neither make nor verify any. `log` takes a level, as the client's `verbosity` counts them, and
+    a line.
     """
 
     nodes: tuple[Address, ...]
@@ -46,6 +48,7 @@ class Options:
     timeout: float = 60.0
     check: float = 60.0
     dialects: tuple[Dialect, ...] = wire.DIALECTS
+    checksums: bool = True
     log: Callable[[int, str], None] = _silence
 
 
@@ -56,6 +59,7 @@ class Routes:
         self.options = options
         self._lock = threading.Lock()
         self._dialect: dict[Address, Dialect] = {}
+        self._latest: Dialect | None = None
         self._groups: dict[Address, tuple[tuple[int, ...], float]] = {}
         self._quiet: dict[Address, float] = {}
 
@@ -87,9 +91,11 @@ class Routes:
     def _open(self, address: Address) -> Connection:
         options = self.options
         with self._lock:
-            known = self._dialect.get(address)
-        # What worked comes first; the others follow, since the server may have been replaced by a later one.
-        dialects = options.dialects if known is None else (known, *(d for d in options.dialects if d is not known))
+            known = self._dialect.get(address, self._latest)
+        # What worked, here or with another server, comes first; this one may have been replaced by a later version.
+        dialects = (
+            options.dialects if known is None else (known, *(d for d in options.dialects if d is not known))
+        )
         try:
             connection = detect(address, dialects, options.timeout, options.timeout)
         except Silent:
@@ -97,7 +103,7 @@ class Routes:
                 self._quiet[address] = time.monotonic() + QUIET
             raise
         with self._lock:
-            self._dialect[address] = connection.dialect
+            self._dialect[address] = self._latest = connection.dialect
             self._groups[address] = connection.peer.groups, time.monotonic() + options.check
         return connection
 
@@ -127,7 +133,7 @@ class Session:
         self._connections.clear()
 
     def connection(self, group: int) -> Connection:
-        """The connection to a group, which stays down for the rest of the job once it was lost."""
+        """The connection to a group; one that cannot be reached stays down for the rest of the job."""
         if group in self._down:
             raise self._down[group]
         found = self._connections.get(group)
@@ -149,7 +155,12 @@ class Session:
             return connection.call(id_, group, command, parts, longest)
         except Lost as error:
             self._routes.options.log(1, f"group {group}: {error}")
-            self._down[group] = error
+            if isinstance(error, Silent):  # the next request would only wait as long again
+                self._down[group] = error
+            raise
+        except Refused as error:
+            if error.status == wire.EILSEQ:
+                self._routes.options.log(0, f"group {group}: the record {id_.hex()} is damaged")
             raise
 
     def read(self, group: int, key: str, offset: int, size: int, checked: bool = True) -> Got:
@@ -159,6 +170,7 @@ class Session:
         """
         assert size > 0, "a size of 0 would mean the whole object"
         id_ = wire.identify(self._namespace, key)
+        checked = checked and self._routes.options.checksums
         attributes = Attributes(id_, 0 if checked else wire.IO_NOCSUM, offset, size)
         limit = size + wire.IO_SIZE
         bodies = self._call(group, id_, wire.READ, [wire.pack_attributes(attributes)], limit)
@@ -177,6 +189,8 @@ class Session:
         size = sum(map(len, data))
         assert size, "an empty write stores nothing"
         id_ = wire.identify(self._namespace, key)
+        if not self._routes.options.checksums:
+            flags |= wire.IO_NOCSUM
         attributes = Attributes(id_, flags, 0, size, time.time(), 0, parent)
         self._call(group, id_, wire.WRITE, [wire.pack_attributes(attributes), *data])
 
@@ -238,18 +252,21 @@ class Sessions:
         """A session for a job."""
         with self._lock:
             session = self._idle.pop() if self._idle else Session(self._routes)
+        keep = False
         try:
             session.begin()
             yield session
-        except BaseException:
-            session.close()
+            keep = True
+        except (StorageError, Lost, Refused):
+            keep = True  # what is out of step was closed already
             raise
-        with self._lock:
-            keep = not self._closed and len(self._idle) < self._most
-            if keep:
-                self._idle.append(session)
-        if not keep:
-            session.close()
+        finally:
+            with self._lock:
+                keep = keep and not self._closed and len(self._idle) < self._most
+                if keep:
+                    self._idle.append(session)
+            if not keep:
+                session.close()
 
     def close(self) -> None:
         """Close the idle ones; the others when they come back."""

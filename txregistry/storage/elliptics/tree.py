@@ -2,22 +2,22 @@
 
 A large object is a pointer at its path, a small record with a checksum, written last, that names the keys of its
 bytes. Those are written once, under random names, and are left for an hour or so when nothing names them any more,
-for whoever still reads them: they go into a log of garbage, that `sweep` works off.
+for whoever still reads them: they go into a log of garbage, that the sweep works off.
 """
 
 from __future__ import annotations
 
 import hashlib
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 
 from txregistry.errors import LostRace, NotFound, StorageError, TooLarge, Unavailable
 from txregistry.interfaces import Entry, Page, Stat, Version
 from txregistry.storage.elliptics import directories
-from txregistry.storage.elliptics.connection import Lost, Refused
-from txregistry.storage.elliptics.directories import DIRECTORY, FILE, PARTIAL, Directories, is_v1, parent_of
+from txregistry.storage.elliptics.connection import Lost
+from txregistry.storage.elliptics.directories import FILE, PARTIAL, Directories, is_v1, parent_of
 from txregistry.storage.elliptics.groups import ATTEMPTS, Groups, Stamps, outage
 from txregistry.storage.elliptics.session import Sessions
 from txregistry.storage.elliptics.stored import (
@@ -66,6 +66,8 @@ class Tree:
         self._quorum = quorum
         self._stamps = stamps
         self.directories = Directories()
+        #: How to end the partial object at a path, whoever holds it; whether there was one.
+        self.end_partial: Callable[[Groups, str], bool] = lambda _groups, _path: False
 
     @contextmanager
     def job(self) -> Iterator[Groups]:
@@ -117,7 +119,9 @@ class Tree:
         """The same, of segments."""
         for segment in segments:
             if at < segment.size:
-                return groups.piece(segment.key, path, at, min(size, PIECE, segment.size - at), segment.groups)
+                return groups.piece(
+                    segment.key, path, at, min(size, PIECE, segment.size - at), segment.groups
+                )
             at -= segment.size
         raise Unavailable(path, "a read behind the end")
 
@@ -144,7 +148,10 @@ class Tree:
             with suppress(NotFound):
                 opened = self._opened(path, self._live(groups, path))
                 return Stat(opened.size, opened.modified, False)
-            if self.directories.living(groups, path) or groups.sure(f"{PARTIALS}/{path}", path).newest.is_live:
+            if (
+                self.directories.living(groups, path)
+                or groups.sure(f"{PARTIALS}/{path}", path).newest.is_live
+            ):
                 return Stat(0, 0.0, True)
             raise NotFound(path)
 
@@ -174,7 +181,9 @@ class Tree:
                     return
                 raise NotFound(path)
             for _ in range(2):
-                having = [group for group, stored in seen.by_group.items() if stored.stamp == seen.newest.stamp]
+                having = [
+                    group for group, stored in seen.by_group.items() if stored.stamp == seen.newest.stamp
+                ]
                 if len(having) >= groups.quorum:
                     return
                 seen = groups.sure(path, path)  # the first look has mended what it could
@@ -187,12 +196,12 @@ class Tree:
         version = version_of(data)
         with self.job() as groups:
             if len(data) <= INLINE:
-                self.set(groups, path, PLAIN, data, if_absent, if_match)
+                self.store(groups, path, PLAIN, data, if_absent, if_match)
                 return version
             segment = self._store(groups, path, [data[at : at + PIECE] for at in range(0, len(data), PIECE)])
             pointer = Pointer((segment,), version)
             try:
-                self.set(groups, path, POINTER, pointer.encode(), if_absent, if_match)
+                self.store(groups, path, POINTER, pointer.encode(), if_absent, if_match)
             except LostRace:
                 self.discard(groups, pointer.keys)
                 raise
@@ -209,7 +218,7 @@ class Tree:
                 raise outage(path, failures, f"{len(having)} of {groups.quorum} groups needed took the data")
         return Segment(key, sum(map(len, pieces)), tuple(having))
 
-    def set(
+    def store(
         self,
         groups: Groups,
         path: str,
@@ -225,10 +234,12 @@ class Tree:
             there = seen.newest
             if if_absent and there.is_live:
                 raise LostRace(path, "something is there already")
-            if if_match is not None and not (there.is_live and self._version(groups, path, there) == if_match):
+            if if_match is not None and not (
+                there.is_live and self._version(groups, path, there) == if_match
+            ):
                 raise LostRace(path, "another version is there")
-            if not there.is_live:
-                self.directories.add(groups, path, FILE)
+            if not there.is_live or len(seen.by_group) < groups.needed:  # else it may be gone in the others
+                self.directories.add(groups, path, FILE, there.stamp)
             try:
                 groups.swap(path, path, seen, kind, data)
             except LostRace:
@@ -238,7 +249,9 @@ class Tree:
             if kind == POINTER:
                 segments = Pointer.decode(data).segments
                 without = {group for group in groups.groups if any(group not in s.groups for s in segments)}
-                groups.remember(path, tuple(without), [group for group in groups.groups if group not in without])
+                groups.remember(
+                    path, tuple(without), [group for group in groups.groups if group not in without]
+                )
             self._discard_of(groups, there, Pointer.decode(data).keys if kind == POINTER else set())
             if is_v1(path) and not there.is_live:
                 directories.index(groups, path)
@@ -267,12 +280,12 @@ class Tree:
                 pointer = Pointer.decode(stored.data)
                 moving = replace(pointer, moving=target)
                 groups.swap(source, source, seen, POINTER, moving.encode())
-                self.set(groups, target, POINTER, replace(pointer, moving="").encode())
+                self.store(groups, target, POINTER, replace(pointer, moving="").encode())
             elif stored.is_whole:
-                self.set(groups, target, PLAIN, stored.data)
+                self.store(groups, target, PLAIN, stored.data)
             else:
                 copied = Pointer(self._copied(groups, source, self._opened(source, stored)), "")
-                self.set(groups, target, POINTER, copied.encode())
+                self.store(groups, target, POINTER, copied.encode())
             self._bury(groups, source)
 
     def _copied(self, groups: Groups, path: str, opened: Opened) -> tuple[Segment, ...]:
@@ -294,20 +307,21 @@ class Tree:
 
     def _remove_all(self, groups: Groups, path: str) -> bool:
         found = self._bury(groups, path, prune=False)
-        found = self._remove_partial(groups, path) or found
+        found = self.end_partial(groups, path) or found
         return self.remove_below(groups, path) or found
 
     def remove_below(self, groups: Groups, path: str) -> bool:
         """Remove what lies in a directory; whether there was anything."""
-        stamp = groups.stamps.next()[0]
         living = self.directories.living(groups, path)
-        for name in sorted({name for _, name in living}):
-            self._remove_all(groups, f"{path}/{name}")
-        for kind, name in living:  # names that were left without an object included
-            self.directories.note(groups, path, kind, name, False, stamp)
+        for kind, name in living:
+            below = f"{path}/{name}"
+            if kind == FILE:
+                self._bury(groups, below, prune=False)
+            elif kind == PARTIAL:
+                self.end_partial(groups, below)
+            self.remove_below(groups, below)
         if living:
-            directory, name = parent_of(path)
-            self.directories.note(groups, directory, DIRECTORY, name, False, stamp)
+            self.directories.prune(groups, path, once=True)
             if is_v1(path):
                 directories.unindex(groups, path)
         return bool(living)
@@ -315,28 +329,22 @@ class Tree:
     def _bury(self, groups: Groups, path: str, prune: bool = True) -> bool:
         """Put a tombstone in an object's place; whether there was one."""
         for _ in range(ATTEMPTS):
-            stamp = groups.stamps.next()[0]
             seen = groups.sure(path, path)
             if not seen.newest.is_live:
-                return False
+                return self.directories.forget(groups, path, FILE, seen.newest.stamp)
             try:
-                groups.swap(path, path, seen, TOMBSTONE, b"")
+                stone = groups.swap(path, path, seen, TOMBSTONE, b"")
             except LostRace:
                 continue
             self._discard_of(groups, seen.newest, set())
             directory, name = parent_of(path)
-            self.directories.note(groups, directory, FILE, name, False, stamp)
+            self.directories.note(groups, directory, FILE, name, False, stone.stamp[0])
             if is_v1(path):
                 directories.unindex(groups, path)
             if prune:
                 self.directories.prune(groups, directory)
             return True
         raise Unavailable(path, "others replace it all the time")
-
-    def _remove_partial(self, groups: Groups, path: str) -> bool:
-        from txregistry.storage.elliptics.partial import end_partial  # noqa: PLC0415 - it is built on this module
-
-        return end_partial(self, groups, path)
 
     def _discard_of(self, groups: Groups, old: Stored, kept: set[str]) -> None:
         if old.kind == POINTER:
@@ -354,76 +362,7 @@ class Tree:
             for key in sorted(keys):
                 self.directories.note(groups, GARBAGE, kind, key, True)
 
-    def sweep(self, before: float) -> int:
-        """Remove the garbage that is older than `before`, in seconds of the epoch; how many keys."""
-        done = 0
-        with self.job() as groups:
-            for kind in (BYTES, RECORD):
-                for key, stamp in self.directories.names(groups, GARBAGE, kind).items():
-                    if stamp < before * 1e9 and self._drop(groups, kind, key):
-                        self.directories.note(groups, GARBAGE, kind, key, False)
-                        done += 1
-        return done
-
-    def _drop(self, groups: Groups, kind: str, key: str) -> bool:
-        """Remove a key in all groups; False if one did not answer, and so may bring it back."""
-        if kind == RECORD and groups.look(key).newest.is_live:
-            return True  # its path was used again
-        try:
-            for group in groups.groups:
-                groups.session.remove(group, key)
-        except (Lost, Refused):
-            return False
-        return True
-
-    # -- mending ------------------------------------------------------------------------------------------------
-
-    def mend(self) -> int:
-        """Bring groups that are back up to date with what they missed; the number of objects that were noted."""
-        done = 0
-        with self.job() as groups:
-            for missing in groups.groups:
-                for group in groups.groups:
-                    try:
-                        groups.session.connection(missing)
-                        keys, are_all = groups.missed(missing, group)
-                        mended = all([self._mend(groups, missing, key) for key in sorted(keys)])
-                        if keys and mended and are_all:
-                            groups.forget(missing, group)
-                    except (Lost, Refused, StorageError):
-                        continue  # the notes stay for another time
-                    done += len(keys)
-        return done
-
-    def _mend(self, groups: Groups, missing: int, key: str) -> bool:
-        """Mend one object in a group; whether nothing is left to do."""
-        seen = groups.sure(key, key)
-        if seen.newest.kind == POINTER:
-            pointer = Pointer.decode(seen.newest.data)
-            if any(missing not in segment.groups for segment in pointer.segments):
-                segments = tuple(self._copy_to(groups, missing, segment) for segment in pointer.segments)
-                new = replace(pointer, segments=segments)
-                groups.swap(key, key, seen, POINTER, new.encode())
-                self.discard(groups, pointer.keys - new.keys)
-        return not seen.failures
-
-    def _copy_to(self, groups: Groups, missing: int, segment: Segment) -> Segment:
-        """A segment that the group has as well, under a key of its own: of an old one it may have a part."""
-        if missing in segment.groups:
-            return segment
-        having: Sequence[int] = groups.groups
-        key = new_data_key()
-        for at in range(0, segment.size, PIECE):
-            size = min(PIECE, segment.size - at)
-            having, _ = groups.append(key, [groups.piece(segment.key, key, at, size, segment.groups)], having)
-        if missing not in having or len(having) < len(segment.groups):
-            self.discard(groups, {key})
-            raise Lost(f"group {missing} could not be brought up to date")
-        return Segment(key, segment.size, tuple(having))
-
 
 def version_of(data: bytes) -> Version:
     """The version of contents."""
     return Version(hashlib.sha256(data).hexdigest())
-
-

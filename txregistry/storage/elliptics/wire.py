@@ -192,7 +192,9 @@ def hello(dialect: Dialect) -> bytes:
 def pack_address(host: str, port: int) -> bytes:
     """A `dnet_addr` of IPv4."""
     octets = bytes(int(part) for part in host.split("."))
-    return (struct.pack("<H", IPV4) + struct.pack(">H", port) + octets).ljust(28, b"\0") + struct.pack("<HH", 16, IPV4)
+    return (struct.pack("<H", IPV4) + struct.pack(">H", port) + octets).ljust(28, b"\0") + struct.pack(
+        "<HH", 16, IPV4
+    )
 
 
 def read_hello(dialect: Dialect, header: Header, body: bytes) -> Peer:
@@ -225,7 +227,9 @@ def _backend_groups(body: bytes) -> tuple[int, ...]:
     return tuple(dict.fromkeys(groups))
 
 
-def request(dialect: Dialect, id_: bytes, group: int, command: int, transaction: int, parts: Sequence[bytes]) -> bytes:
+def request(
+    dialect: Dialect, id_: bytes, group: int, command: int, transaction: int, parts: Sequence[bytes]
+) -> bytes:
     """The header of a request whose body are these parts; it asks for an acknowledgement, since else errors may not be
     answered at all.
     """

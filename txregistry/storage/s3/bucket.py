@@ -16,6 +16,8 @@ from txregistry.storage.s3.options import S3Options
 #: The largest object that one request copies, and the parts of a larger one, in bytes.
 COPY_LIMIT = 5 * 1024**3
 COPY_PART = 1024**3
+#: How often a conditional put is tried while another one for the same key goes on, which may fail.
+CONFLICTS = 3
 #: Keys that one request may delete.
 MANY = 1000
 
@@ -61,21 +63,27 @@ class Bucket:
 
     def put(self, key: str, data: bytes, if_absent: bool = False, if_match: str | None = None) -> str:
         """Write an object; its ETag. LostRace when a condition does not hold."""
-        try:
-            with self.connection.errors(key):
-                if self._google and (if_absent or if_match):
-                    return self._put_google(key, data, if_match)
-                conditions = {"IfNoneMatch": "*"} if if_absent else {"IfMatch": if_match} if if_match else {}
-                answer = self.client.put_object(**self._object(key), Body=data, **conditions, **self._encryption)
-            return str(answer["ETag"])
-        except LostRace as error:
-            # A request that the library repeated, as its answer was lost, may have met its own first attempt.
-            if repeated(error):
-                with suppress(NotFound):
-                    found, etag = self.get(key)
-                    if found == data:
-                        return etag
-            raise
+        for attempt in range(1, CONFLICTS + 1):
+            try:
+                with self.connection.errors(key):
+                    return self._put(key, data, if_absent, if_match)
+            except LostRace as error:
+                # A request that the library repeated, as its answer was lost, may have met its own first attempt.
+                if repeated(error):
+                    with suppress(NotFound):
+                        found, etag = self.get(key)
+                        if found == data:
+                            return etag
+                if error.reason != "ConditionalRequestConflict" or attempt == CONFLICTS:
+                    raise
+        raise AssertionError("the loop returns or raises")
+
+    def _put(self, key: str, data: bytes, if_absent: bool, if_match: str | None) -> str:
+        if self._google and (if_absent or if_match):
+            return self._put_google(key, data, if_match)
+        conditions = {"IfNoneMatch": "*"} if if_absent else {"IfMatch": if_match} if if_match else {}
+        answer = self.client.put_object(**self._object(key), Body=data, **conditions, **self._encryption)
+        return str(answer["ETag"])
 
     def _put_google(self, key: str, data: bytes, if_match: str | None) -> str:
         """The same in Google's terms: what is there is known by its generation, nothing is generation 0."""
@@ -111,8 +119,11 @@ class Bucket:
         with self.connection.errors(key):
             answer = self.client.get_object(**self._object(key))
             data = answer["Body"].read()
-        now = parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"])
-        return data, str(answer["ETag"]), now.timestamp() - answer["LastModified"].timestamp()
+        told = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
+        if told is None:
+            raise Unavailable(key, "the server does not tell the time")
+        now = parsedate_to_datetime(told).timestamp()
+        return data, str(answer["ETag"]), now - answer["LastModified"].timestamp()
 
     # -- large objects ------------------------------------------------------------------------------------------
 

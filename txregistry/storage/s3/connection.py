@@ -1,6 +1,6 @@
 """The connection to a bucket: boto3's client, and our errors in place of its own.
 
-This is the only module, with `signed.py`, that imports the library; it does so when the engine is chosen.
+Beside `signed.py` nothing else imports the library, and both do so when they need it: few installations have it.
 """
 
 from __future__ import annotations
@@ -10,10 +10,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
-
-import boto3
-from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 
 from txregistry.errors import LostRace, NoSpace, NotFound, Unavailable
 from txregistry.storage.s3.options import S3Options
@@ -29,8 +25,8 @@ _FULL = ("QuotaExceeded", "InsufficientStorage", "XMinioStorageFull")
 
 def repeated(error: BaseException) -> bool:
     """Whether the library had sent a request more than once when it failed with this error of ours."""
-    cause = error.__cause__
-    return isinstance(cause, ClientError) and cause.response["ResponseMetadata"].get("RetryAttempts", 0) > 0
+    response: Any = getattr(error.__cause__, "response", {})
+    return bool(response.get("ResponseMetadata", {}).get("RetryAttempts", 0))
 
 
 class Connection:
@@ -44,6 +40,9 @@ class Connection:
     @cached_property
     def client(self) -> Any:
         """boto3's client."""
+        import boto3  # noqa: PLC0415 - as the module's text says
+        from botocore.config import Config  # noqa: PLC0415
+
         options = self.options
         session = boto3.session.Session()
         style = {None: "auto", True: "path", False: "virtual"}[options.path_style]
@@ -88,6 +87,8 @@ class Connection:
         NotFound is what the server says of a key or an upload. That a bucket is missing is an outage, and so is
         everything else that says nothing about the object.
         """
+        from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415 - as the module's text says
+
         try:
             yield
         except ClientError as error:
@@ -105,6 +106,9 @@ class Connection:
 
     def check(self) -> None:
         """Unavailable, with one line as the reason, unless the bucket can be listed."""
+        # As the module's text says.
+        from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError  # noqa: PLC0415
+
         place, name = self.options.place, self.name
         try:
             self.client.list_objects_v2(Bucket=name, Prefix=self.options.root, MaxKeys=1)
@@ -112,7 +116,7 @@ class Connection:
             code = str(error.response.get("Error", {}).get("Code", ""))
             if code == "NoSuchBucket":
                 raise Unavailable("", f"boto_bucket: there is no {place}; it has to be made first") from error
-            if code in ("InvalidAccessKeyId", "SignatureDoesNotMatch", "AccessDenied", "InvalidToken", "403"):
+            if error.response["ResponseMetadata"].get("HTTPStatusCode") in (401, 403) or code.endswith("UserNotFound"):
                 raise Unavailable("", f"storage: the credentials for {place} are refused ({code})") from error
             raise Unavailable("", f"storage: {place} answers {code}") from error
         except NoCredentialsError as error:

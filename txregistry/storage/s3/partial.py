@@ -13,20 +13,19 @@ from __future__ import annotations
 import threading
 import uuid
 from collections import deque
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Protocol, TypeVar
 
-from twisted.internet.defer import Deferred, DeferredList, fail
-from twisted.python.failure import Failure
+from twisted.internet.defer import Deferred, fail
 from zope.interface import implementer
 
-from txregistry.concurrency import Patient, start
 from txregistry.errors import LostRace, NotFound, StorageError, Unavailable, WrongOffset
 from txregistry.interfaces import IPartial, Tap
 from txregistry.storage.pool import Lanes
 from txregistry.storage.s3.bucket import Bucket
+from txregistry.storage.s3.jobs import all_of, patient
 from txregistry.storage.s3.records import NeverStood, Record, Records
 from txregistry.storage.s3.segments import Budget, segment_size
 
@@ -59,22 +58,6 @@ def home(path: str) -> str:
 def records_of(bucket: Bucket, path: str) -> Records:
     """The records of a partial object."""
     return Records(bucket, path, f"{home(path)}records/")
-
-
-def _patient(coroutine: Coroutine[Any, Any, T]) -> Deferred[T]:
-    """Run a coroutine to its end, cancelled or not."""
-    outer: Patient[T] = Patient()
-    start(coroutine).addBoth(outer.deliver)
-    return outer
-
-
-async def _all(works: Sequence[Deferred[T]]) -> list[T]:
-    """The results of jobs, of which none is under way any more, even when one has failed."""
-    outcomes: list[tuple[bool, Any]] = await DeferredList(works, consumeErrors=True)
-    for fine, outcome in outcomes:
-        if not fine:
-            outcome.raiseException()
-    return [outcome for _, outcome in outcomes]
 
 
 @implementer(IPartial)
@@ -111,7 +94,7 @@ class S3Partial:
         self._written: set[str] = set()  # segments that no record names
         self._sending: deque[Deferred[None]] = deque()
         self._unsent = 0  # bytes of the segments that are on their way
-        self._failed: Failure | None = None  # of one that did not arrive
+        self._failed: BaseException | None = None  # why one of them did not arrive
         self._usable, self._lost, self._closed = True, False, False
         self._lock, self._count = threading.RLock(), threading.Lock()
 
@@ -122,27 +105,27 @@ class S3Partial:
         if at != self.offset:
             self._usable = False
             return fail(WrongOffset(self._path, self.offset))
-        return _patient(self._write(batch, tap))
+        return patient(self._write(batch, tap))
 
     def checkpoint(self, state: bytes) -> Deferred[None]:
         """Send what is unsent, and write a record that names all segments."""
-        return _patient(self._after_sending(self._checkpoint, state))
+        return patient(self._after_sending(self._checkpoint, state))
 
     def read(self, tap: Tap) -> Deferred[None]:
         """Read the segments again, in pieces."""
-        return _patient(self._read(tap))
+        return patient(self._read(tap))
 
     def commit(self, path: str) -> Deferred[None]:
         """Assemble the segments within the server; what is less than one is put itself."""
-        return _patient(self._commit(path))
+        return patient(self._commit(path))
 
     def cancel(self) -> Deferred[None]:
         """Drop it."""
-        return _patient(self._after_sending(self._end))
+        return patient(self._after_sending(self._end))
 
     def close(self) -> Deferred[None]:
         """Let go of it."""
-        return _patient(self._closing())
+        return patient(self._closing())
 
     # -- what they are made of --------------------------------------------------------------------------------
 
@@ -150,14 +133,11 @@ class S3Partial:
         segment = await self._pool.run(self._attempt, self._take, batch, tap)
         if segment is not None:
             sent = self._pool.run(self._send, *segment)
-            sent.addErrback(self._not_sent)
+            sent.addErrback(lambda _: None)  # the next verb tells it
             self._sending.append(sent)
             # Nobody gets further ahead of the store than this, and where memory is short, not even that far.
             while len(self._sending) >= PARALLEL or (self._sending and self._budget.exceeded):
                 await self._sending.popleft()
-
-    def _not_sent(self, failure: Failure) -> None:
-        self._failed, self._usable = failure, False
 
     async def _sent(self) -> None:
         """Wait for the segments that are on their way."""
@@ -187,7 +167,7 @@ class S3Partial:
             etags: list[str] = []
             for at in range(0, len(names), PARALLEL):
                 group = enumerate(names[at : at + PARALLEL], at + 1)
-                etags += await _all([self._pool.run(self._copy, path, upload, *part) for part in group])
+                etags += await all_of([self._pool.run(self._copy, path, upload, *part) for part in group])
                 await self._pool.run(self._attempt, self._renew, COMMIT_HOLD)
             await self._pool.run(self._attempt, self._bucket.complete, path, upload, etags)
         except BaseException:
@@ -227,7 +207,7 @@ class S3Partial:
         """Run a step that only a holder may take; after one that failed there is no other."""
         with self._lock:
             if self._failed is not None:
-                self._failed.raiseException()
+                raise self._failed
             if not self._usable:
                 raise StorageError(self._path, "it is no longer held")
             return self._guarded(job, *args)
@@ -288,7 +268,10 @@ class S3Partial:
 
     def _send(self, name: str, data: bytearray) -> None:
         try:
-            self._guarded(self._bucket.put, name, bytes(data))
+            self._bucket.put(name, bytes(data))
+        except BaseException as error:
+            self._failed, self._usable = error, False
+            raise
         finally:
             with self._count:
                 self._unsent -= len(data)

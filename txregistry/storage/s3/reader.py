@@ -15,7 +15,7 @@ from txregistry.storage.pool import Lanes
 from txregistry.storage.s3.bucket import Bucket, Opened
 
 #: Bytes of a chunk, each of which is one job.
-CHUNK = 512 * 1024
+CHUNK = 1024 * 1024
 #: How often in a row a broken stream is taken up again without a byte in between.
 ATTEMPTS = 3
 

@@ -41,12 +41,13 @@ class Budget:
     @property
     def exceeded(self) -> bool:
         """Whether there are too many."""
-        with self._lock:
-            return self._total > self._limit
+        return self.total > self._limit
 
     @property
-    def _total(self) -> int:
-        return sum(self._held.values())
+    def total(self) -> int:
+        """All of them, in bytes."""
+        with self._lock:
+            return sum(self._held.values())
 
     def note(self, holder: Spills, size: int) -> None:
         """A holder has so many bytes now, as the one that moved last; none with 0."""

@@ -6,7 +6,6 @@ import os
 from datetime import UTC, datetime
 from urllib.parse import quote
 
-from botocore.signers import CloudFrontSigner
 from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.hashes import SHA1
@@ -33,6 +32,8 @@ def signed_url(bucket: Bucket, path: str, seconds: int, now: float) -> str:
 
 
 def _cloudfront(signing: Signing, key: str, until: float) -> str:
+    from botocore.signers import CloudFrontSigner  # noqa: PLC0415 - few installations have it
+
     private = _private_key(signing.key)
 
     def sign(message: bytes) -> bytes:

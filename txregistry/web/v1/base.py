@@ -15,7 +15,7 @@ from txregistry.auth.tokens import repository_of
 from txregistry.core.registry import Registry
 from txregistry.errors import V1Error
 from txregistry.model.v1.names import V1Repository
-from txregistry.web.accel import Accelerator
+from txregistry.web.accel import HandsOver
 from txregistry.web.access import enter
 from txregistry.web.messages import answer_json, header, nothing
 from txregistry.web.request import RegistryRequest
@@ -34,13 +34,13 @@ class V1Options:
     """What an operator decides about V1: the flavor that is shown, and the registries that `X-Docker-Endpoints` names.
 
     Without `endpoints` (`host[:port]`) it is the host that the client asked. A registry that is not `standalone` has an
-    index elsewhere, and so nothing of what that does. With an `accelerator` layers are sent by an nginx in front.
+    index elsewhere, and so nothing of what that does. With an `accelerator` layers are sent by that.
     """
 
     flavor: str = "dev"
     endpoints: tuple[str, ...] = ()
     standalone: bool = True
-    accelerator: Accelerator | None = None
+    accelerator: HandsOver | None = None
 
 
 class Routes:

@@ -51,7 +51,7 @@ class Layers(ImageRoutes):
         request.setHeader("Content-Type", "application/octet-stream")
         accelerator = self.options.accelerator
         if accelerator is not None and accelerator.serves(request):
-            return accelerator.hand_over(request, self.v1.images.layer_path(image))
+            return await accelerator.hand_over(request, self.v1.images.layer_path(image))
         request.setHeader("Accept-Ranges", "bytes")
         try:
             part = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from klein import Klein
 
 from txregistry.core.registry import Registry
-from txregistry.web.accel import Accelerator
+from txregistry.web.accel import HandsOver
 from txregistry.web.v2.base import Base
 from txregistry.web.v2.blobs import Blobs
 from txregistry.web.v2.catalog import Catalog
@@ -16,7 +16,7 @@ from txregistry.web.v2.uploads import Uploads
 
 
 def register(
-    app: Klein, registry: Registry, external_url: str, accelerator: Accelerator | None = None
+    app: Klein, registry: Registry, external_url: str, accelerator: HandsOver | None = None
 ) -> None:
     """Add every route below `/v2/` to the app."""
     Blobs(registry, external_url, accelerator).register(app)

@@ -10,16 +10,16 @@ from txregistry.model.conditional import entity_tag, none_match, range_holds
 from txregistry.model.digest import Digest
 from txregistry.model.names import RepositoryName
 from txregistry.model.ranges import ByteRange, unsatisfied
-from txregistry.web.accel import Accelerator
+from txregistry.web.accel import HandsOver
 from txregistry.web.messages import header, nothing
 from txregistry.web.request import RegistryRequest, send_chunks
 from txregistry.web.v2.base import Routes, route
 
 
 class Blobs(Routes):
-    """`/v2/<name>/blobs/<digest>`; with an `accelerator` an nginx in front sends them."""
+    """`/v2/<name>/blobs/<digest>`; with an `accelerator` that sends them."""
 
-    def __init__(self, registry: Registry, external_url: str, accelerator: Accelerator | None = None) -> None:
+    def __init__(self, registry: Registry, external_url: str, accelerator: HandsOver | None = None) -> None:
         super().__init__(registry, external_url)
         self._accelerator = accelerator
 
@@ -60,13 +60,13 @@ class Blobs(Routes):
         request.setHeader("Accept-Ranges", "bytes")
 
     async def _hand_over(
-        self, request: RegistryRequest, accelerator: Accelerator, name: RepositoryName, wanted: Digest
+        self, request: RegistryRequest, accelerator: HandsOver, name: RepositoryName, wanted: Digest
     ) -> bytes:
-        """Let nginx send it, and look at the conditions of the request itself: it has tags and dates of its own."""
+        """Let another send it, and look at the conditions of the request itself: it has tags and dates of its own."""
         info = await self.registry.blobs.stat(name, wanted)
         self._describe(request, wanted)
         request.setHeader("Content-Type", "application/octet-stream")
-        return accelerator.hand_over(request, info.path)
+        return await accelerator.hand_over(request, info.path)
 
     def _part(self, request: RegistryRequest, digest: Digest, size: int) -> ByteRange | None:
         # A range is asked for by GET alone (RFC 9110, 14.2).
