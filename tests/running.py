@@ -48,6 +48,8 @@ class Running:
                 [*TWISTD, "-n", *before, "registry", *arguments],
                 cwd=folder,
                 env=environment(folder, **more),
+                # What a shell runs in the background ignores it, and so would whatever that starts.
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 text=True,

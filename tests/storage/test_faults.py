@@ -13,7 +13,8 @@ class FaultyDiskTests(SynchronousTestCase):
         """The call after so many, among those that are meant, and only once."""
         root = os.path.abspath(self.mktemp())
         disk = FaultyDisk()
-        disk.fail("make_directory", OSError(errno.ENOSPC, "full"), after=1, only=lambda path: "x" in str(path))
+        full = OSError(errno.ENOSPC, "full")
+        disk.fail("make_directory", full, after=1, only=lambda path: os.path.basename(str(path))[0] == "x")
         disk.make_directory(root)
         disk.make_directory(f"{root}/x1")
         disk.make_directory(f"{root}/y")

@@ -210,6 +210,20 @@ class LocalTests(LocalCase):
         self.fails(self.driver.put("a/b", b"2"), Unavailable)
         self.assertEqual(os.listdir(self.root), [])
 
+    def test_two_processes_make_the_root(self):
+        """Workers start at the same moment, and each finds that the root is not there."""
+        whole = FaultyDisk.make_directory
+
+        def late(disk, path):
+            os.makedirs(path, exist_ok=True)
+            whole(disk, path)
+
+        root = f"{self.root}-new/below"
+        driver = LocalDriver(root, ImmediatePool(), WallClock(), FaultyDisk())
+        self.patch(FaultyDisk, "make_directory", late)
+        driver.prepare()
+        self.assertTrue(os.path.isdir(root))
+
     def test_errors(self):
         """Each way in which a disk refuses has its type, and leaves nothing behind."""
         kinds = [

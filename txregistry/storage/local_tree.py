@@ -88,7 +88,8 @@ class Tree:
             self.disk.stat(path)
         except FileNotFoundError:
             self._make_root(os.path.dirname(path))
-            self.disk.make_directory(path)
+            with contextlib.suppress(FileExistsError):  # another worker starts at the same moment
+                self.disk.make_directory(path)
             self.disk.sync_directory(os.path.dirname(path))
 
     # -- errors -----------------------------------------------------------------------------------------------
