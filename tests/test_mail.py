@@ -174,14 +174,14 @@ class TwistedTests(TestCase):
             gc.collect()
 
         async def divide() -> None:
-            1 / 0  # noqa: B018
+            1 / 0  # noqa: B018  # for its traceback
 
         (told,) = await self.mails(provoke)
         self.assertIn("in divide\n    1 / 0", told)
 
     async def test_an_exception_in_a_delayed_call(self):
         def divide() -> None:
-            1 / 0  # noqa: B018
+            1 / 0  # noqa: B018  # for its traceback
 
         (told,) = await self.mails(lambda: real_reactor.callLater(0, divide))
         self.assertIn("in divide\n    1 / 0", told)
@@ -189,7 +189,7 @@ class TwistedTests(TestCase):
     async def test_an_exception_in_a_thread(self):
         def divide() -> None:
             try:
-                1 / 0  # noqa: B018
+                1 / 0  # noqa: B018  # for its traceback
             except ZeroDivisionError:
                 Logger("txregistry.storage").failure("x")
 

@@ -99,13 +99,13 @@ class ClientLeaves(SynchronousTestCase):
         self.assertGreater(total, least, tried)
 
     def test_a_blob_in_one_put(self) -> None:
-        self.try_all(35, scenarios.put_whole, scenarios.put_cut, scenarios.put_wrong)
+        self.try_all(38, scenarios.put_whole, scenarios.put_cut, scenarios.put_wrong)
 
     def test_a_blob_in_patches_and_a_put(self) -> None:
-        self.try_all(45, scenarios.patch_whole, scenarios.patch_cut, scenarios.put_rest, scenarios.put_after_patch)
+        self.try_all(51, scenarios.patch_whole, scenarios.patch_cut, scenarios.put_rest, scenarios.put_after_patch)
 
     def test_a_blob_in_one_post(self) -> None:
-        self.try_all(25, scenarios.monolithic, scenarios.monolithic_cut)
+        self.try_all(35, scenarios.monolithic, scenarios.monolithic_cut)
 
     def test_the_beginning_and_the_end_of_a_session(self) -> None:
         self.try_all(15, scenarios.start_upload, scenarios.start_upload_sha512, scenarios.end_session)

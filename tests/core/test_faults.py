@@ -136,10 +136,12 @@ class FaultsTests(SynchronousTestCase):
         return told
 
     def test_a_full_disk_is_507_and_takes_all_again_when_there_is_room(self) -> None:
-        self.assertGreater(self.fail_everywhere(errno.ENOSPC, GROWING, False, 507, 1 if LONG else 4), 40)
+        told = self.fail_everywhere(errno.ENOSPC, GROWING, False, 507, 1 if LONG else 4)
+        self.assertGreater(told, 80 if LONG else 60)
 
     def test_a_failing_call_is_503_and_nothing_is_half_done(self) -> None:
-        self.assertGreater(self.fail_everywhere(errno.EIO, ALL, True, 503, 1 if LONG else 11), 40)
+        told = self.fail_everywhere(errno.EIO, ALL, True, 503, 1 if LONG else 11)
+        self.assertGreater(told, 200 if LONG else 60)
 
     def test_a_write_that_fails_as_the_client_leaves_does_no_harm(self) -> None:
         asked = scenarios.put_whole(asking(Store("fresh", self.template)))

@@ -230,7 +230,10 @@ class FuzzTests(SynchronousTestCase):
         self.addCleanup(index.kill)
         config = {"standalone": False, "index_endpoint": index.url, "secret_key": "k" * 32}
         self.check(TokenClient, WITH_INDEX, config)
-        self.assertGreater(len(index.verifications()), WITH_INDEX // 10)
+        verified = len(index.verifications())
+        print(f"{verified} verifications asked of the index")
+        # Good answers are kept for a while, and what is no token is never asked about.
+        self.assertGreater(verified, WITH_INDEX // 7)
 
     def check(self, client_class: type[Client], requests: int, config: dict[str, Any] | None) -> None:
         # Deep enough that a few steps up from anywhere in the root still lead into this test's folder.

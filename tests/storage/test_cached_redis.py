@@ -40,7 +40,7 @@ class WithRedis(TestCase):
 
     def setUp(self):
         try:
-            import txredisapi  # noqa: F401
+            import txredisapi  # noqa: F401  # only whether it is there
         except ImportError:
             raise missing("txredisapi is not installed") from None
         self.server = RedisServer(*self.options, password=self.password)

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from twisted.internet.defer import CancelledError, Deferred, DeferredList, TimeoutError, maybeDeferred  # noqa: A004
+from twisted.internet.defer import CancelledError, Deferred, DeferredList, TimeoutError, maybeDeferred  # noqa: A004  # Twisted's own
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
