@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import subprocess
 import tempfile
@@ -37,8 +38,10 @@ class ClientCase(SynchronousTestCase):
         self.tools = {name: tools.find(name) for name in self.needs}
         if self.needs_root and os.geteuid() != 0:
             raise tools.missing("needs root")
-        # A short path: some clients put a unix socket below it, whose path may have 107 bytes.
-        self.folder = tempfile.mkdtemp(prefix="txr-")
+        # A short path: some clients put a unix socket below it, whose path may have 107 bytes. Hexadecimal:
+        # podman takes a path for an image's name, where an underscore before a slash is not allowed.
+        self.folder = os.path.join(tempfile.gettempdir(), f"txr-{secrets.token_hex(6)}")
+        os.mkdir(self.folder, 0o700)
         self.addCleanup(shutil.rmtree, self.folder, ignore_errors=True)
         self.images = make_images(self.path("images"))
         # Nothing of the user's own configuration, and nothing left in it.
