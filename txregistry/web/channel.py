@@ -97,9 +97,21 @@ class Channel(HTTPChannel):
             # HTTP next only if this is an answer in HTTP.
             self.transport.write(NO_TLS_HERE)
             self.transport.loseConnection()
-        else:
+        elif not self._answered_at_once(data):
             super().dataReceived(data)
             self._mind_head()
+
+    def _answered_at_once(self, data: bytes) -> bool:
+        """Whether a request, whose whole head came in one piece, was answered from what is kept of former answers."""
+        hot = self.site.hot
+        if hot is None or self.site.retiring or self.phase is not Phase.IDLE or self._buffer or self.requests:
+            return False
+        answer = hot.answer(self, data)
+        if answer is None:
+            return False
+        self.setTimeout(self._idle_timeout)
+        self.transport.write(answer)
+        return True
 
     def _mind_head(self) -> None:
         """If a next head has begun to come, start its deadline."""

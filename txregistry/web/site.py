@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
@@ -24,6 +24,18 @@ IDLE_TIMEOUT = 60.0
 HEAD_TIMEOUT = 15.0
 
 _NOT_PRINTABLE = re.compile(rb'[^ !#-\[\]-~]')
+
+
+class HotAnswers(Protocol):
+    """What knows whole answers."""
+
+    def answer(self, channel: Channel, head: bytes) -> bytes | None:
+        """The answer to a request, or None if its route has to give it.
+
+        `head` is all that came of the request, with its empty line at the end. The answer is whole, and leaves the
+        connection open; it was counted and written to the access log.
+        """
+        ...
 
 
 class RegistrySite(Site):
@@ -54,6 +66,8 @@ class RegistrySite(Site):
         self.channels: set[Channel] = set()
         #: Whether each connection ends with its next answer.
         self.retiring = False
+        #: What answers some requests without a route, None if nothing does.
+        self.hot: HotAnswers | None = None
         self._retired: Deferred[None] = Deferred()
         self._access_log = access_log
         self._logged_second = -1
