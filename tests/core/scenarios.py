@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from tests.core.local_store import Ask, push_blob
 from tests.web.v2.base import OCI_MANIFEST, image, sha256
+from txregistry.model.digest import Digest
 
 #: Three batches, so that a job is under way while the next one fills.
 LAYER = os.urandom(1) * 700_000 + bytes(range(256)) * 2400
@@ -128,9 +129,9 @@ def put_cut(ask: Ask) -> Request:
 
 
 def put_after_patch(ask: Ask) -> Request:
-    """Closed by another process than the one that hashed: the bytes are read again."""
+    """Closed by a digest of another kind than was hashed on the way: the bytes are read again."""
     location = session(ask, LAYER)
-    return request("PUT", f"{location}?digest={sha256(LAYER)}", resumes(location))
+    return request("PUT", f"{location}?digest={Digest.of(LAYER, 'sha512')}", resumes(location))
 
 
 def put_rest(ask: Ask) -> Request:

@@ -31,7 +31,7 @@ class UploadStateTests(SynchronousTestCase):
     @FEW
     @given(st.sampled_from(sorted(ALGORITHMS)), st.sets(st.sampled_from(sorted(ALGORITHMS))), st.binary(max_size=9))
     def test_round_trip(self, algorithm, running, data):
-        state = UploadState(algorithm, {name: Digest.of(data, name).hex for name in running})
+        state = UploadState(algorithm, {name: Digest.of(data, name).hex for name in running}, data or None)
         encoded = state.encode()
         self.assertLessEqual(len(encoded), STATE_LIMIT)
         self.assertEqual(UploadState.decode(encoded), state)
@@ -48,6 +48,9 @@ class UploadStateTests(SynchronousTestCase):
             ({"algorithm": ["sha512"], "digests": []}, UploadState()),
             ({"algorithm": "sha512", "digests": {"sha512": good, "sha256": 3}}, UploadState("sha512")),
             ({"digests": {"sha256": good.upper()}}, UploadState()),
+            ({"hasher": "0g"}, UploadState()),
+            ({"hasher": 7}, UploadState()),
+            ({"hasher": "0a"}, UploadState(hasher=b"\n")),
             ({"digests": {"sha256": good[:-1] + "\u0661"}}, UploadState()),
         ]:
             self.assertEqual(UploadState.decode(json.dumps(document).encode()), wanted)

@@ -1,13 +1,13 @@
 """Upload sessions: a blob arrives in one or many requests, perhaps at several workers, until its digest is told.
 
-Storage is the truth: a session is a partial object of the driver, and whoever holds that may write. Hashers cannot be
-stored, so the worker that holds one goes on with it; another worker lets the closing request read the bytes once.
+Storage is the truth: a session is a partial object of the driver, and whoever holds that may write. The digest so far
+is saved with each checkpoint, so that any worker can go on with it; where that cannot be had, the closing request reads
+the bytes once.
 """
 
 from __future__ import annotations
 
 import re
-from collections import OrderedDict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 from uuid import uuid4
@@ -29,13 +29,16 @@ from txregistry.errors import (
     UploadBusy,
 )
 from txregistry.interfaces import IPartial, IStorageDriver
-from txregistry.model.digest import Digest, known_algorithm, new_hasher
+from txregistry.model.digest import Digest, known_algorithm
+from txregistry.model.hashing import Sha256, resumed, upload_hasher
 from txregistry.model.names import RepositoryName
 from txregistry.model.uploads import UploadState, check_chunk, check_received
 from txregistry.storage import layout
 
 if TYPE_CHECKING:
     from hashlib import _Hash
+
+    Hasher = _Hash | Sha256
 
 #: First and last byte that a client says it sends.
 Chunk = tuple[int, int]
@@ -51,7 +54,6 @@ class Uploads:
         self._policy = policy
         self._shields = shields
         self._blobs = blobs
-        self._hashers = Hashers()
 
     async def start(self, name: RepositoryName, algorithm: str = "sha256") -> str:
         """Begin a session; its id. `algorithm` is that of the digest to come, if the client told it (end-4c)."""
@@ -151,7 +153,7 @@ class Uploads:
             raise BlobUploadUnknown({"upload": uuid}) from None
         except Busy as busy:
             raise UploadBusy(busy.retry_after) from None
-        return _Session(path, partial, self._hashers, self._shields)
+        return _Session(partial, self._shields)
 
     async def _require_space(self, wanted: int) -> None:
         free = await self._driver.free_space()
@@ -159,44 +161,22 @@ class Uploads:
             raise NoSpace("", f"{wanted} bytes are offered, {free} are free")
 
 
-class Hashers:
-    """Hashers of sessions between their requests; when there are too many the oldest goes first."""
-
-    LIMIT = 1000
-
-    def __init__(self) -> None:
-        self._kept: OrderedDict[str, tuple[int, _Hash]] = OrderedDict()
-
-    def take(self, path: str, offset: int) -> _Hash | None:
-        """The hasher of a session, if it was kept at this offset."""
-        at, hasher = self._kept.pop(path, (0, None))
-        return hasher if at == offset else None
-
-    def keep(self, path: str, offset: int, hasher: _Hash) -> None:
-        """Keep a hasher until the session's next request."""
-        self._kept[path] = (offset, hasher)
-        if len(self._kept) > self.LIMIT:
-            self._kept.popitem(last=False)
-
-
 class _Session:
     """An upload session that this request holds."""
 
-    def __init__(self, path: str, partial: IPartial, hashers: Hashers, shields: Shields) -> None:
+    def __init__(self, partial: IPartial, shields: Shields) -> None:
         self.partial = partial
         self.start = partial.offset
-        self._path = path
-        self._hashers = hashers
         self._shields = shields
         self._state = UploadState.decode(partial.state)
-        self._hasher: _Hash | None = None
+        self._hasher: Hasher | None = None
 
     async def receive(self, body: Body, chunk: Chunk | None, algorithm: str | None) -> None:
         """Append a body, hashed on the way if its beginning was. One cut short is kept as far as it came."""
         if self.start == 0:
-            self._hasher = new_hasher(algorithm or self._state.algorithm)
+            self._hasher = upload_hasher(algorithm or self._state.algorithm)
         else:
-            self._hasher = self._hashers.take(self._path, self.start)
+            self._hasher = resumed(self._state.hasher, self._state.digests.get(Sha256.name))
         expected = None if chunk is None else chunk[1] - chunk[0] + 1
         try:
             await receive(body, self.partial, self._tap, expected)
@@ -212,9 +192,8 @@ class _Session:
     async def save(self) -> None:
         """Make what arrived durable, and note its digest so far."""
         digests = {} if self._hasher is None else {self._hasher.name: self._hasher.copy().hexdigest()}
-        await self.partial.checkpoint(UploadState(self._state.algorithm, digests).encode())
-        if self._hasher is not None:
-            self._hashers.keep(self._path, self.partial.offset, self._hasher)
+        state = self._hasher.state() if isinstance(self._hasher, Sha256) else None
+        await self.partial.checkpoint(UploadState(self._state.algorithm, digests, state).encode())
 
     async def digest(self, algorithm: str) -> Digest:
         """The digest of all bytes: hashed on arrival, or noted with the last chunk, or by reading them again."""
@@ -223,7 +202,7 @@ class _Session:
         noted = self._state.digests.get(algorithm)
         if noted is not None and self.partial.offset == self.start:
             return Digest(algorithm, noted)
-        self._hasher = new_hasher(algorithm)
+        self._hasher = upload_hasher(algorithm)
         await self.partial.read(self._tap)
         return Digest(algorithm, self._hasher.hexdigest())
 

@@ -19,16 +19,20 @@ class UploadState:
     """What a checkpoint keeps beside the bytes.
 
     `algorithm` is that of the digest to come; `digests` has, for each algorithm that was running, the hexadecimal
-    digest of all bytes up to the checkpoint's offset. An algorithm without one only means that the bytes have to be
-    read again.
+    digest of all bytes up to the checkpoint's offset, and `hasher` the state of a sha256 from which hashing can go on.
+    An algorithm without either only means that the bytes have to be read again.
     """
 
     algorithm: str = "sha256"
     digests: Mapping[str, str] = field(default_factory=dict)
+    hasher: bytes | None = None
 
     def encode(self) -> bytes:
         """The state as at most 4 KiB of JSON."""
-        data = json.dumps({"algorithm": self.algorithm, "digests": dict(self.digests)}).encode("ascii")
+        document: dict[str, object] = {"algorithm": self.algorithm, "digests": dict(self.digests)}
+        if self.hasher is not None:
+            document["hasher"] = self.hasher.hex()
+        data = json.dumps(document).encode("ascii")
         assert len(data) <= STATE_LIMIT
         return data
 
@@ -46,7 +50,15 @@ class UploadState:
         return cls(
             algorithm=algorithm if isinstance(algorithm, str) and algorithm in ALGORITHMS else "sha256",
             digests=_valid_digests(digests) if isinstance(digests, dict) else {},
+            hasher=_bytes(document.get("hasher")),
         )
+
+
+def _bytes(text: object) -> bytes | None:
+    try:
+        return bytes.fromhex(text) if isinstance(text, str) else None
+    except ValueError:
+        return None
 
 
 def _valid_digests(digests: Mapping[str, object]) -> dict[str, str]:

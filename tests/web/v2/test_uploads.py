@@ -6,7 +6,9 @@ from uuid import uuid4
 
 from tests.web.v2.base import V2TestCase, sha256
 from txregistry.core.policy import Policy
+from txregistry.model import hashing
 from txregistry.model.digest import Digest
+from txregistry.storage.memory import _MemoryPartial
 
 DATA = bytes(range(256)) * 8
 
@@ -136,13 +138,24 @@ class Chunked(V2TestCase):
         self.assertEqual(self.ask("PUT", f"{location}?digest={sha256(b'12345')}", body=b"12345").code, 201)
 
     def test_another_worker_goes_on(self) -> None:
-        """A worker that does not hold the hasher lets the closing request read the bytes."""
-        location = self.start("a")
-        self.ask("PATCH", location, body=DATA[:100])
-        self.memory.registry.uploads._hashers.__init__()  # type: ignore[misc]  # as in a new process
-        self.ask("PATCH", location, body=DATA[100:])
-        self.assertEqual(self.ask("PUT", f"{location}?digest={sha256(DATA)}").code, 201)
-        self.assertEqual(self.ask("GET", f"/v2/a/blobs/{sha256(DATA)}").body, DATA)
+        """All that a worker knows of a session lies in the store: no byte is read twice, nor is one without states."""
+        reads: list[object] = []
+        original = _MemoryPartial.read
+
+        def noted(partial, tap):
+            reads.append(partial)
+            return original(partial, tap)
+
+        self.patch(_MemoryPartial, "read", noted)
+        for available in {hashing.AVAILABLE, False}:
+            self.patch(hashing, "AVAILABLE", available)
+            reads.clear()
+            location = self.start("a")
+            self.ask("PATCH", location, body=DATA[:100])
+            self.ask("PATCH", location, body=DATA[100:])
+            self.assertEqual(self.ask("PUT", f"{location}?digest={sha256(DATA)}").code, 201)
+            self.assertEqual(self.ask("GET", f"/v2/a/blobs/{sha256(DATA)}").body, DATA)
+            self.assertEqual(len(reads), 0 if available else 1)
 
 
 class Sessions(V2TestCase):
