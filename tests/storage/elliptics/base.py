@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 from tests.storage.elliptics.server import VERSIONS, Server, Store
+from txregistry.storage.elliptics import watching
 from txregistry.storage.elliptics.driver import EllipticsDriver
 from txregistry.storage.elliptics.session import Options
 from txregistry.storage.elliptics.wire import DIALECTS
@@ -55,4 +56,10 @@ class Cluster:
             self.options(**changes), tuple(self.stores), pool or ImmediatePool(), self.clock, quorum
         )
         self.drivers.append(driver)
+        return driver
+
+    def watched(self, *args, **changes) -> EllipticsDriver:
+        """A driver that has looked at the groups, as one does every other second."""
+        driver = self.driver(*args, **changes)
+        watching.beat(driver.tree)
         return driver

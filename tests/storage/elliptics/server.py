@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 #: Where each field of a header lies, for each length; a size of 4 or 8 bytes follows the offset.
 FIELDS = {
@@ -29,6 +30,7 @@ VERSIONS = {
     "3.0": ((3, 0, 0, 1), 120),
 }
 REVERSE_LOOKUP, WRITE, READ, DEL, UPDATE, FIND = 2, 4, 5, 11, 20, 22
+LOOKUP, ROUTE_LIST, DIRECT = 1, 8, 8
 IO = 208
 SHARDS = 2
 ENOENT, E2BIG, EPERM, EINVAL, EBADFD, EILSEQ, ENOTSUP = 2, 7, 1, 22, 77, 84, 95
@@ -36,10 +38,11 @@ ENOENT, E2BIG, EPERM, EINVAL, EBADFD, EILSEQ, ENOTSUP = 2, 7, 1, 22, 77, 84, 95
 
 @dataclass
 class Record:
-    data: bytes
+    data: Any  # bytes, or what grows in its place
     time: tuple[int, int]
     checked: bool = True
     damaged: bool = False
+    prepared: bool = False
 
 
 @dataclass
@@ -80,9 +83,12 @@ class Server:
         self.port = port
         self.hook: Callable[[int, int, bytes], object] | None = None
         self.cut_reads: int | None = None  # close after so many bytes of an answer to READ
+        self.cut_requests: int | None = None  # close after so many bytes of the body of a request that has more
+        self.large: Callable[[bytes], Any] = bytearray  # how what grows beyond a MiB is kept
         self.requests: list[tuple[int, int, int, int]] = []  # command, io flags, offset, size of the data
         self.reads_behind_the_end = 0
         self.silent_to_all = False
+        self.neighbours: list[Server] = []  # that joined, as a list of routes tells
         self._listener: socket.socket | None = None
         self._open: set[socket.socket] = set()
         self._lock = threading.Lock()
@@ -98,6 +104,11 @@ class Server:
         self._spawn(self._accept, self._listener)
         return self
 
+    def leave(self) -> None:
+        """Take no more connections; for a hook, whose thread cannot wait for its own end."""
+        if self._listener is not None:
+            _shut(self._listener)
+
     def stop(self) -> None:
         """Die at once."""
         listener, self._listener = self._listener, None
@@ -110,6 +121,10 @@ class Server:
         threads, self._threads = self._threads, []
         for thread in threads:
             thread.join(10)
+
+    @property
+    def is_up(self) -> bool:
+        return self._listener is not None
 
     @property
     def node(self) -> tuple[str, int, int]:
@@ -140,6 +155,9 @@ class Server:
             while True:
                 header = _exactly(connection, self.length)
                 size = self._get(header, "size", 8)
+                if self.cut_requests is not None and size > self.cut_requests:
+                    _exactly(connection, self.cut_requests)
+                    return
                 body = _exactly(connection, size)
                 if not self._request(connection, header, body):
                     return
@@ -161,7 +179,7 @@ class Server:
         if id_:
             reply[:64] = id_
         trans = self._get(header, "trans", 8)
-        flags = self._get(header, "flags", 8) & ~3
+        flags = self._get(header, "flags", 8) & ~(3 | DIRECT)
         if more:
             flags |= 3
         if self.version >= (2, 26, 3, 8):
@@ -178,7 +196,7 @@ class Server:
         (group,) = struct.unpack_from("<I", header, 64)
         if command == REVERSE_LOOKUP:
             return self._shake(connection, header)
-        if command in (READ, WRITE, DEL):
+        if command in (READ, WRITE, DEL) and len(body) >= IO:
             self.requests.append((command, *struct.unpack_from("<IQQ", body, 188)))
         else:
             self.requests.append((command, 0, 0, len(body)))
@@ -211,8 +229,7 @@ class Server:
         shards = 0 if self.version[0] == 3 else SHARDS
         reply = bytearray(header)
         reply[:64] = struct.pack("<4i4xi", *self.version, shards).ljust(64, b"\0")
-        address = struct.pack("<H", 2) + struct.pack(">H", self.port) + bytes((127, 0, 0, 1)) + b"\xaa" * 20
-        address += struct.pack("<HH", 16, 2)
+        address = self._address()
         ids = hashlib.sha512(b"%d" % self.port).digest()
         if self.length == 120:
             body = struct.pack("<ii", 1, 1) + address + struct.pack("<i", len(self.groups))
@@ -225,6 +242,24 @@ class Server:
         connection.sendall(self.answer(bytes(reply), 0, body))
         return True
 
+    def _address(self) -> bytes:
+        start = struct.pack("<H", 2) + struct.pack(">H", self.port) + bytes((127, 0, 0, 1))
+        return start + b"\xaa" * 20 + struct.pack("<HH", 16, 2)
+
+    def _routes(self, header: bytes) -> bytes:
+        """An answer for each node with its ids, or from 2.26 on one for all, and without."""
+        nodes = [self, *self.neighbours]
+        if self.length == 120:
+            body = struct.pack("<ii", 1, len(nodes)) + b"".join(node._address() for node in nodes)
+            return self.answer(header, 0, body, more=True) + self.answer(header)
+        answers = b""
+        for node in nodes:
+            reply = bytearray(header)
+            struct.pack_into("<I", reply, 64, next(iter(node.groups)))
+            body = struct.pack("<i", 1) + node._address() + hashlib.sha512(b"%d" % node.port).digest()
+            answers += self.answer(bytes(reply), 0, body, more=True)
+        return answers + self.answer(header)
+
     # -- commands --------------------------------------------------------------------------------------------------
 
     def _store(self, group: int) -> Store:
@@ -235,6 +270,8 @@ class Server:
         return next(iter(self.groups.values()))  # as if it were its own
 
     def _do(self, command: int, group: int, header: bytes, body: bytes) -> bytes | None:
+        if command == ROUTE_LIST and self._get(header, "flags", 8) & DIRECT:
+            return self._routes(header)
         store = self._store(group)
         id_ = header[:64]
         with store.lock:
@@ -248,6 +285,13 @@ class Server:
                 if store.records.pop(id_, None) is None and not self.filesystem:
                     raise Failed(ENOENT)
                 return self.answer(header)
+            if command == LOOKUP:
+                if self.filesystem:
+                    raise Failed(EINVAL if id_ in store.records else ENOENT)
+                if id_ not in store.records:
+                    raise Failed(ENOENT)
+                found = self._info(len(store.records[id_].data), header=0)
+                return self.answer(header, 0, found, more=True) + self.answer(header)
             if command in (UPDATE, FIND) and self.version[0] < 3:
                 return (self._update if command == UPDATE else self._find)(store, header, body)
         raise Failed(ENOTSUP)
@@ -257,6 +301,10 @@ class Server:
         record = store.records.get(header[:64])
         if record is None:
             raise Failed(ENOENT)
+        if record.prepared and not self.filesystem:
+            if self.length == 120:
+                raise Failed(ENOENT)
+            return self.answer(header, 0, bytes(160)) + bytes(48)  # out of step
         if record.damaged and record.checked and not flags & 0x100:
             raise Failed(EILSEQ)
         if offset >= len(record.data):
@@ -288,16 +336,29 @@ class Server:
             raise Failed(EBADFD)
         before = old.data if old else b""
         if flags & 0x2:
-            data = before + data
+            data = self._joined(before, data)
         elif offset:
             kept = before[offset + len(data) :] if self.filesystem else b""
             data = before[:offset].ljust(offset, b"\0") + data + kept
-        store.records[id_] = Record(data, struct.unpack_from("<QQ", body, 144), not flags & 0x100)
+        prepared = bool(flags & 0x10) or bool(old and old.prepared and not flags & 0x20)
+        # Bytes in the middle of a record that was not prepared break its checksum.
+        broken = bool(flags & 0x200 and not flags & 0x30 and not prepared and not self.filesystem)
+        time_ = struct.unpack_from("<QQ", body, 144)
+        store.records[id_] = Record(data, time_, not flags & 0x100, damaged=broken, prepared=prepared)
         return self.answer(header, 0, self._info(len(data)))
 
-    def _info(self, size: int) -> bytes:
+    def _joined(self, before: Any, data: bytes) -> Any:
+        """What is appended to often is no longer copied each time."""
+        if len(before) < 1 << 20:
+            return before + data
+        before = self.large(before) if isinstance(before, bytes) else before
+        before += data
+        return before
+
+    def _info(self, size: int, header: int = 48) -> bytes:
+        """Where an object is and how long; an old server counts the header of the record, but not in a LOOKUP."""
         extra = 8 if self.length == 120 else 0
-        info = bytes(72 + extra) + struct.pack("<QQQQ", size if extra else size + 48, 0, 0, 0)
+        info = bytes(72 + extra) + struct.pack("<QQQQ", size if extra else size + header, 0, 0, 0)
         return bytes(32) + info + b"/srv/blob/data-0.0\0".ljust(28, b"\0")
 
     def _layout(self) -> tuple[int, int]:
@@ -341,9 +402,7 @@ class Server:
             common = sorted(set.intersection(*(set(table or {}) for table in tables)))
             hits = []
             for object_id in common:
-                pairs = [
-                    b"\x92" + raw(table) + raw((store.indexes[table])[object_id]) for table, _ in entries
-                ]
+                pairs = [b"\x92" + raw(table) + raw((store.indexes[table])[object_id]) for table, _ in entries]
                 hits.append(b"\x93\x01" + raw(object_id) + array(pairs))
             answers.append((first, array(hits)))
         if not answers:

@@ -5,9 +5,9 @@ import random
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.storage.elliptics.base import Cluster
-from tests.storage.elliptics.server import CLOSE_AFTER, WRITE
+from tests.storage.elliptics.server import CLOSE_AFTER, CLOSE_BEFORE, WRITE
 from txregistry.errors import LostRace, NoSpace, NotFound, ReadOnly, StorageError, Unavailable
-from txregistry.storage.elliptics import mending
+from txregistry.storage.elliptics import watching
 from txregistry.storage.elliptics.groups import quorum_of
 from txregistry.storage.elliptics.stored import decode
 from txregistry.storage.elliptics.wire import identify
@@ -25,22 +25,36 @@ def outcome(deferred):
 
 
 class RoundsTests(SynchronousTestCase):
-    """Random servers die and return; what an answer says must be what the last acknowledged write said, or later."""
+    """Random servers die and return; what an answer says must be what the last acknowledged write said, or later.
 
-    def rounds(self, version, groups, quorum, seed, filesystem=False):
+    Two registries write. Each looks at the groups now and then, as it does every other second.
+    """
+
+    def rounds(self, version, groups, quorum, seed, filesystem=False, faults=False):
         cluster = Cluster(self, version, groups, filesystem)
-        drivers = [cluster.driver(quorum), cluster.driver(quorum)]
+        drivers = [cluster.watched(quorum), cluster.watched(quorum)]
         chance = random.Random(seed)
+        if faults:
+
+            def hook(command, group, body, chance=random.Random(seed)):
+                return chance.choice((CLOSE_BEFORE, CLOSE_AFTER, -5)) if chance.random() < 0.01 else None
+
+            for server in cluster.servers.values():
+                server.hook = hook
         # For each path what may be there: what was acknowledged last, and all that was tried since without an answer.
         possible: dict[str, set[bytes | None]] = {}
-        counts = {"acknowledged": 0, "refused": 0, "read": 0}
+        counts = {"acknowledged": 0, "refused": 0, "read": 0, "alone": 0}
         for number in range(100):
             for server in cluster.servers.values():
                 if chance.random() < 0.4:
-                    if server._listener is None:
-                        server.start()
-                    else:
+                    if server.is_up:
                         server.stop()
+                    else:
+                        server.start()
+            for driver in drivers:
+                if chance.random() < 0.5:
+                    watching.beat(driver.tree)
+            alone = sum(server.is_up for server in cluster.servers.values()) < groups
             path = f"d{chance.randrange(2)}/o{chance.randrange(3)}"
             driver = chance.choice(drivers)
             size = chance.choice((1, 70_000))
@@ -61,11 +75,14 @@ class RoundsTests(SynchronousTestCase):
                 if isinstance(found, NotFound):
                     self.assertIn(None, allowed, f"round {number}: {path} is lost")
                 elif not isinstance(found, Unavailable):
-                    self.assertIn(found[0], allowed, f"round {number}: {path} is old")
+                    self.assertIn(found[0], allowed, f"round {number}: {path} is old, or has risen")
                     counts["read"] += 1
-                    possible[path] = {found[0]}  # and from now on it is this
+                    counts["alone"] += alone
+                    if not alone:
+                        possible[path] = {found[0]}  # and from now on it is this
         for server in cluster.servers.values():
-            if server._listener is None:
+            server.hook = None
+            if not server.is_up:
                 server.start()
         for path, allowed in possible.items():
             found = outcome(drivers[0].read(path, 1 << 20))
@@ -74,23 +91,33 @@ class RoundsTests(SynchronousTestCase):
             listed = [entry.name for entry in result_of(drivers[1].list(directory)).entries]
             if not isinstance(found, NotFound):
                 self.assertIn(name, listed)
-        return counts
+        print(
+            f"{groups} groups of {version}{', with faults' if faults else ''}, each down and up again in 100 rounds: {counts['acknowledged']} writes "
+            f"and deletes acknowledged, {counts['refused']} refused, {counts['read']} reads, {counts['alone']} of "
+            "them without a group; old state served 0, deleted things risen 0"
+        )
+        self.assertGreater(min(counts.values()), 10, counts)
 
     def test_two_groups(self):
-        counts = self.rounds("2.24", 2, None, 1)
-        self.assertGreater(min(counts.values()), 10, counts)
+        for seed in (1, 11):
+            self.rounds("2.24", 2, None, seed)
+
+    def test_groups_that_also_break_off(self):
+        """In the middle of what is done, before and after it, or with a failure."""
+        self.rounds("2.24", 2, None, 6, faults=True)
+        self.rounds("3.0", 3, None, 6, faults=True)
+
+    def test_two_groups_in_the_newest_version(self):
+        self.rounds("3.0", 2, None, 5)
 
     def test_two_groups_that_must_both_take_a_write(self):
-        counts = self.rounds("2.24", 2, 2, 2)
-        self.assertGreater(min(counts.values()), 10, counts)
+        self.rounds("2.24", 2, 2, 2)
 
     def test_three_groups_of_the_last_version(self):
-        counts = self.rounds("3.0", 3, None, 3)
-        self.assertGreater(min(counts.values()), 10, counts)
+        self.rounds("3.0", 3, None, 3)
 
     def test_two_groups_on_filesystems(self):
-        counts = self.rounds("2.24", 2, None, 4, filesystem=True)
-        self.assertGreater(min(counts.values()), 10, counts)
+        self.rounds("2.24", 2, None, 4, filesystem=True)
 
 
 class GroupTests(SynchronousTestCase):
@@ -153,16 +180,17 @@ class GroupTests(SynchronousTestCase):
         self.assertEqual([entry.name for entry in result_of(driver.list("a")).entries], ["c"])
 
     def test_an_object_is_listed_though_its_writer_saw_an_old_one(self):
-        """The only group that answers had missed the removal."""
+        """The group that answers cannot tell that it missed the removal, so nothing is written into it alone."""
         cluster = Cluster(self)
-        driver = cluster.driver()
+        driver = cluster.watched()
         result_of(driver.put("a/b", b"old"))
         cluster.servers[2].hook = lambda command, group, body: -5 if command == WRITE else None
         result_of(driver.remove("a/b"))
         cluster.servers[2].hook = None
         cluster.servers[1].stop()
-        result_of(driver.put("a/b", b"new"))
+        self.failureResultOf(driver.put("a/b", b"new"), Unavailable)
         cluster.servers[1].start()
+        result_of(driver.put("a/b", b"new"))
         self.assertEqual(result_of(driver.read("a/b", 9))[0], b"new")
         self.assertEqual([entry.name for entry in result_of(driver.list("a")).entries], ["b"])
 
@@ -181,7 +209,7 @@ class GroupTests(SynchronousTestCase):
 
     def test_a_stale_group_is_mended_by_a_reader(self):
         cluster = Cluster(self)
-        driver = cluster.driver()
+        driver = cluster.watched()
         result_of(driver.put("a/b", b"old"))
         cluster.servers[1].stop()
         result_of(driver.put("a/b", b"new"))
@@ -191,13 +219,13 @@ class GroupTests(SynchronousTestCase):
         self.assertEqual(self.raw(cluster, 1, "a/b").data, b"new")
 
     def test_what_was_missed_is_noted_and_mended(self):
-        """Small objects, large ones and tombstones, without anybody reading them."""
+        """Small objects, large ones and names, without anybody reading them."""
         cluster = Cluster(self)
-        driver = cluster.driver()
+        driver = cluster.watched()
         cluster.servers[1].stop()
         result_of(driver.put("a/small", b"new"))
         result_of(driver.put("a/large", LARGE))
-        self.assertEqual(mending.mend(driver.tree), 0)
+        self.assertEqual(watching.beat(driver.tree), 0)
         cluster.servers[1].start()
         self.assertEqual(result_of(driver.sweep(0.0)), 0)
         self.assertEqual(self.raw(cluster, 1, "a/small").data, b"new")
@@ -206,7 +234,7 @@ class GroupTests(SynchronousTestCase):
         cluster.servers[2].groups[2].records.clear()  # its disk is new
         cluster.servers[2].start()
         self.assertEqual(result_of(driver.read("a/large", 1 << 20))[0], LARGE)
-        self.assertEqual(mending.mend(driver.tree), 0)
+        self.assertEqual(watching.beat(driver.tree), 0)
 
     def test_an_upload_goes_on_without_a_group(self):
         """It leaves the upload, and a group that counts has all bytes."""
@@ -281,6 +309,34 @@ class GroupTests(SynchronousTestCase):
             for server in cluster.servers.values():
                 server.hook = lambda command, group, body, status=status: status if command == WRITE else None
             self.failureResultOf(driver.put("a", b"1"), error)
+
+    def test_the_group_that_decides_breaks_off(self):
+        """Before it was done or after, dead or not: it is asked again, and if it is dead the next one decides."""
+        for wish in (CLOSE_BEFORE, CLOSE_AFTER):
+            for dies in (False, True):
+                cluster = Cluster(self)
+                driver = cluster.watched()
+                result_of(driver.put("a/b", b"1"))
+                server, key = cluster.servers[1], identify("DOCKER", "a/b")
+                cut = []
+
+                def hook(command, group, body, server=server, key=key, cut=cut, wish=wish, dies=dies):
+                    if command == WRITE and body[64:128] == key and not cut:
+                        cut.append(group)
+                        if dies:
+                            server.leave()
+                        return wish
+                    return None
+
+                server.hook = hook
+                _, version = result_of(driver.read("a/b", 9))
+                result_of(driver.put("a/b", b"2", if_match=version))
+                self.assertEqual(cut, [1])
+                self.assertEqual(result_of(driver.read("a/b", 9))[0], b"2")
+                server.stop()
+                server.start()
+                self.assertEqual(result_of(driver.read("a/b", 9))[0], b"2")
+                self.assertEqual(self.raw(cluster, 2, "a/b"), self.raw(cluster, 1, "a/b"))
 
     def test_two_who_create_one_object(self):
         """The first group decides, the other follows, whichever of the drivers is slow."""

@@ -1,5 +1,6 @@
 """What servers and their back-ends do in their own way, row by row, and that the driver does not stumble over it."""
 
+import json
 import time
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -8,6 +9,8 @@ from tests.storage.elliptics.base import Cluster
 from tests.storage.elliptics.server import CLOSE_AFTER, CLOSE_BEFORE, DEL, FIND, READ, SILENT, UPDATE, WRITE
 from txregistry.concurrency import start
 from txregistry.errors import NotFound, Unavailable
+from txregistry.storage.elliptics.directories import LOGS
+from txregistry.storage.elliptics.stored import TOMBSTONE, decode
 from txregistry.storage.elliptics.wire import identify
 from txregistry.testing.pools import result_of
 
@@ -155,6 +158,21 @@ class DamageTests(SynchronousTestCase):
                 cluster.servers[1].cut_reads = 100_000
             self.assertEqual(result_of(all_of(driver, "a")), LARGE)
 
+    def test_a_cut_copy_is_not_read_behind_its_end(self):
+        """One back-end would never answer that, and each range would wait as long as an answer may take."""
+        for filesystem in BACKENDS:
+            cluster = Cluster(self, filesystem=filesystem)
+            result_of(cluster.driver().put("a", LARGE))
+            for record in cluster.stores[1].records.values():
+                if record.data == LARGE:
+                    record.data = LARGE[:1000]
+            driver = cluster.driver()
+            reader = result_of(driver.open("a"))
+            for at in (1 << 20, 1000, 999, 0):
+                piece = start(reader.chunks(at, at + 10).__anext__())
+                self.assertEqual(result_of(piece), LARGE[at : at + 10])
+            self.assertEqual(cluster.servers[1].reads_behind_the_end, 0)
+
     def test_a_short_object_is_never_given_for_a_whole_one(self):
         cluster = Cluster(self)
         driver = cluster.driver()
@@ -209,9 +227,7 @@ class OutageTests(SynchronousTestCase):
         cluster = Cluster(self, groups=1)
         driver = cluster.driver()
         result_of(driver.put("a/b", b"1"))
-        cluster.servers[1].hook = (
-            lambda command, group, body: -5 if command == WRITE and b'"-"' in body else None
-        )
+        cluster.servers[1].hook = lambda command, group, body: -5 if command == WRITE and b'"-"' in body else None
         self.failureResultOf(driver.remove("a/b"), Unavailable)
         cluster.servers[1].hook = None
         self.failureResultOf(driver.read("a/b", 9), NotFound)
@@ -221,6 +237,50 @@ class OutageTests(SynchronousTestCase):
 
 
 class DirectoryTests(SynchronousTestCase):
+    def lines(self, cluster, group, directory):
+        key = identify("DOCKER", f"{LOGS}/{directory}")
+        return [json.loads(line) for line in cluster.stores[group].records[key].data.splitlines()]
+
+    def test_what_is_taken_out_has_the_stamp_of_its_tombstone(self):
+        """So whoever puts the object again, and has seen the tombstone, is later, whatever the clocks say."""
+        cluster = Cluster(self)
+        driver = cluster.driver()
+        for partial in (False, True):
+            if partial:
+                held = result_of(driver.partial("a/b", create=True))
+                result_of(held.cancel())
+                key = identify("DOCKER", "_txregistry/state/elliptics/partials/a/b")
+            else:
+                result_of(driver.put("a/b", b"1"))
+                result_of(driver.remove("a/b"))
+                key = identify("DOCKER", "a/b")
+            for group, store in cluster.stores.items():
+                stone = decode(store.records[key].data, len(store.records[key].data), 0.0)
+                self.assertEqual(stone.kind, TOMBSTONE)
+                kind = "p" if partial else "f"
+                found = [line for line in self.lines(cluster, group, "a") if line[0] == "-" and line[2] == kind]
+                self.assertEqual(found, [["-", stone.stamp[0], kind, "b"]])
+
+    def test_an_object_put_again_at_once_is_listed(self):
+        """By another registry, whose clock is behind: the line that takes it out comes late."""
+        cluster = Cluster(self)
+        one = cluster.driver()
+        result_of(one.put("a/b", b"1"))
+        late = []
+
+        def hook(command, group, body):
+            if command == WRITE and body[208:].startswith(b'["-"') and not late:
+                late.append(group)
+                cluster.clock.shift = -60.0
+                result_of(cluster.driver().put("a/b", b"2"))
+                cluster.clock.shift = 0.0
+
+        cluster.servers[1].hook = hook
+        result_of(one.remove("a/b"))
+        self.assertEqual(late, [1])
+        self.assertEqual(result_of(one.read("a/b", 9))[0], b"2")
+        self.assertEqual([entry.name for entry in result_of(one.list("a")).entries], ["b"])
+
     def test_logs_do_not_grow_for_ever(self):
         cluster = Cluster(self)
         driver = cluster.driver()
@@ -234,7 +294,7 @@ class DirectoryTests(SynchronousTestCase):
 
     def test_two_who_write_into_one_directory(self):
         cluster = Cluster(self)
-        one, two = cluster.driver(), cluster.driver()
+        one, two = cluster.watched(), cluster.driver()
         cluster.servers[1].stop()
         result_of(one.put("a/b", b"1"))
         cluster.servers[1].start()

@@ -2,12 +2,14 @@
 
 import socket
 import threading
+import time
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.storage.elliptics.server import (
     CLOSE_AFTER,
     CLOSE_BEFORE,
+    FIELDS,
     READ,
     SILENT,
     VERSIONS,
@@ -15,6 +17,7 @@ from tests.storage.elliptics.server import (
     Store,
 )
 from txregistry.storage.elliptics import connection, wire
+from txregistry.storage.elliptics import session as session_module
 from txregistry.storage.elliptics.connection import Lost, Refused
 from txregistry.storage.elliptics.session import Options, Session, Sessions
 from txregistry.storage.elliptics.session import Routes as Routing
@@ -61,6 +64,40 @@ class SessionTests(SynchronousTestCase):
         return listener.getsockname()[1]
 
     # -- dialects -------------------------------------------------------------------------------------------------
+
+    def test_no_silence_is_waited_for(self):
+        """Each version is found out by what servers answer, not by how long they do not."""
+
+        class NoSilence(AssertionError):
+            pass
+
+        self.patch(connection, "SILENCE", 60.0)
+        self.patch(connection, "Silent", NoSilence)
+        for name in VERSIONS:
+            server = self.server(name)
+            self.assertEqual(self.session(server).connection(1).dialect.name, name)
+            self.assertLessEqual(server.connections, 5)
+
+    def test_a_server_that_was_replaced_by_one_of_another_version(self):
+        """What was remembered of it is tried first, and then the others."""
+        self.patch(connection, "SILENCE", 0.2)
+        server = self.server("2.24")
+        session = self.session(server)
+        session.write(1, "a", [b"hi"])
+        for name in ("2.25", "2.26", "3.0", "2.25.6", "2.24"):
+            server.stop()
+            server.version, server.length = VERSIONS[name]
+            server.at = FIELDS[server.length]
+            server.start()
+            session.begin()
+            self.assertEqual(session.read(1, "a", 0, 9).data, b"hi", name)
+            self.assertEqual(session.connection(1).dialect.name, name)
+
+    def test_a_version_that_nobody_knows(self):
+        self.patch(connection, "SILENCE", 0.2)
+        server = self.server()
+        server.version = (2, 99, 0, 0)
+        self.assertIn("speaks none of", str(self.assertRaises(Lost, self.session(server).connection, 1)))
 
     def test_every_version_is_found_out(self):
         self.patch(connection, "SILENCE", 0.2)
@@ -119,6 +156,38 @@ class SessionTests(SynchronousTestCase):
         client.call(bytes(64), 77, wire.WRITE, [attributes, b"x"])
         self.assertEqual(len(one.groups[1].records), 1)
 
+    def test_a_server_that_was_not_named(self):
+        """Of one group a server is configured; it knows that of the other."""
+        for version in ("2.24", "2.25.6", "2.26"):
+            one, two = self.server(version, {1: Store()}), self.server(version, {2: Store()})
+            one.neighbours.append(two)
+            session = self.session(one)
+            session.write(2, "a", [b"two"])
+            self.assertEqual((len(one.groups[1].records), len(two.groups[2].records)), (0, 1))
+            self.assertRaises(Lost, session.write, 3, "a", [b"x"])
+            alone = self.session(one, discover=False)
+            self.assertRaises(Lost, alone.write, 2, "a", [b"two"])
+            two.stop()
+            tried = one.connections
+            for _ in range(3):
+                session.begin()
+                self.assertRaises(Lost, session.write, 2, "a", [b"two"])
+            self.assertEqual(one.connections, tried, "it is not asked again each time")
+
+    def test_a_server_that_does_not_tell_its_neighbours(self):
+        """It is asked once, and not waited for as long as for an answer that matters."""
+        self.patch(connection, "SILENCE", 0.1)
+        self.patch(session_module, "QUIET", 0.0)
+        for wish in (SILENT, -95):
+            server = self.server()
+            asked = []
+            server.hook = lambda command, group, body, asked=asked, wish=wish: asked.append(command) or wish
+            session = self.session(server, dialects=wire.DIALECTS[:1])
+            for _ in range(3):
+                session.begin()
+                self.assertRaises(Lost, session.read, 2, "a", 0, 9)
+            self.assertEqual(asked, [wire.ROUTE_LIST])
+
     def test_an_unknown_group_of_2_26(self):
         session = self.session(self.server("2.26", {1: Store(), 2: Store()}), dialects=wire.DIALECTS[3:4])
         session.write(2, "a", [b"2"])
@@ -148,6 +217,54 @@ class SessionTests(SynchronousTestCase):
         session.begin()
         self.assertEqual(session.read(1, "a", 0, 9).data, b"hi")
         self.assertIsNot(session.connection(1), used)
+
+    def test_an_answer_that_comes_late_is_nobodys(self):
+        """The next request is not answered with it."""
+        server = self.server()
+        session = self.session(server, timeout=0.2, dialects=wire.DIALECTS[:1])
+        session.write(1, "a", [b"one"])
+        session.write(1, "b", [b"two"])
+        slow = [0.4]
+        server.hook = lambda command, group, body: time.sleep(slow.pop()) if slow else None
+        self.assertRaises(Lost, session.read, 1, "a", 0, 9)
+        session.begin()
+        self.assertEqual(session.read(1, "b", 0, 9).data, b"two")
+
+    def test_a_request_that_was_cut(self):
+        """In the middle of what is appended: nothing was appended, and a new socket is had for what comes next."""
+        server = self.server()
+        session = self.session(server, dialects=wire.DIALECTS[:1])
+        session.write(1, "a", [b"x" * 1000])
+        server.cut_requests = 600
+        self.assertRaises(Lost, session.write, 1, "a", [b"y" * 1000], wire.IO_APPEND | wire.IO_NOCSUM)
+        server.cut_requests = None
+        self.assertEqual(session.read(1, "a", 0, 2000).data, b"x" * 1000)
+
+    def test_what_a_server_asks_is_passed_over(self):
+        """A request among the answers, as servers send them to their neighbours."""
+        server = self.server()
+        session = self.session(server, dialects=wire.DIALECTS[:1])
+        session.write(1, "a", [b"hi"])
+        answer = server._read
+
+        def asks(store, header, body):
+            return wire.request(wire.DIALECTS[0], bytes(64), 1, 9, 77, [b"abc"]) + b"abc" + answer(store, header, body)
+
+        server._read = asks
+        self.assertEqual(session.read(1, "a", 0, 9).data, b"hi")
+
+    def test_one_asks_whether_a_silent_server_is_back(self):
+        """The others do not wait with it."""
+        self.patch(session_module, "QUIET", 0.0)
+        server = self.server()
+        server.silent_to_all = True
+        routes = Routing(Options((server.node,), timeout=0.1, dialects=wire.DIALECTS[:1]))
+        self.assertRaises(Lost, routes.connect, 1)
+        self.patch(session_module, "QUIET", 60.0)
+        self.assertRaises(Lost, routes.connect, 1)
+        tried = server.connections
+        self.assertRaises(Lost, routes._open, server.node)
+        self.assertEqual(server.connections, tried)
 
     def test_a_server_that_takes_connections_and_says_nothing_is_left_alone(self):
         server = self.server()

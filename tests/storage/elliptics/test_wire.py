@@ -68,9 +68,23 @@ class HeaderTests(SynchronousTestCase):
             self.assertRaises(Broken, wire.read_hello, NEW, header, body[:cut])
 
     def test_address(self):
-        self.assertEqual(
-            wire.pack_address("127.0.0.1", 1025).hex(), "020004017f000001" + "00" * 20 + "10000200"
-        )
+        """Behind the length that it tells lies what lay there before."""
+        v4 = bytes.fromhex("020004017f000001" + "aa" * 20 + "10000200")
+        self.assertEqual(wire.unpack_address(v4), ("127.0.0.1", 1025, 2))
+        v6 = bytes.fromhex("0a000401" + "00000000" + "00" * 15 + "01" + "aaaaaaaa" + "1c000a00")
+        self.assertEqual(wire.unpack_address(v6), ("::1", 1025, 10))
+        self.assertIsNone(wire.unpack_address(v4[:-2] + b"\x01\0"))
+
+    def test_neighbours(self):
+        """A message for each server with its ids, or one for all without."""
+        one, two = (bytes.fromhex(f"0200{port}7f000001" + "aa" * 20 + "10000200") for port in ("0401", "0402"))
+        nodes = [("127.0.0.1", 1025, 2), ("127.0.0.1", 1026, 2)]
+        start = struct.pack("<i", 1)
+        self.assertEqual(wire.read_neighbours(OLD, [start + one + bytes(64), start + two + bytes(128)]), nodes)
+        self.assertEqual(wire.read_neighbours(NEW, [struct.pack("<ii", 1, 2) + one + two]), nodes)
+        for dialect, body in ((OLD, b"abc"), (OLD, struct.pack("<i", 2) + one), (OLD, struct.pack("<i", -1)),
+                              (NEW, struct.pack("<ii", 1, 2) + one), (NEW, start)):  # fmt: skip
+            self.assertRaises(Broken, wire.read_neighbours, dialect, [body])
 
     def test_request(self):
         """The WRITE of two bytes to `a/b` in group 1, as it was seen."""

@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 
 from txregistry.storage.elliptics import wire
@@ -40,6 +40,9 @@ KEPT = 24 * 3600 * 10**9
 
 #: After so long nobody is still writing the object whose name was entered, in nanoseconds: ten minutes.
 STALE = 600 * 10**9
+
+#: The stamp of names that the original wrote.
+OLDEST = 1
 
 V1_TOPS = ("images", "repositories")
 
@@ -108,9 +111,7 @@ class Directories:
         for directory, name in above(path):
             self._append(groups, directory, {(DIRECTORY, name): (groups.stamps.next()[0], True)})
 
-    def note(
-        self, groups: Groups, directory: str, kind: str, name: str, alive: bool, stamp: int | None = None
-    ) -> None:
+    def note(self, groups: Groups, directory: str, kind: str, name: str, alive: bool, stamp: int | None = None) -> None:
         """Write one line into one log. Unavailable.
 
         The stamp of a `-` is that of the tombstone: whoever puts the object again has seen that, and is later.
@@ -147,9 +148,7 @@ class Directories:
     def names(self, groups: Groups, directory: str, kind: str) -> dict[str, int]:
         """The living names of one kind in a log, each with its stamp. Unavailable."""
         return {
-            name: stamp
-            for (k, name), (stamp, alive) in self._load(groups, directory).items()
-            if k == kind and alive
+            name: stamp for (k, name), (stamp, alive) in self._load(groups, directory).items() if k == kind and alive
         }
 
     def living(self, groups: Groups, directory: str) -> set[tuple[str, str]]:
@@ -157,14 +156,14 @@ class Directories:
         names = self._load(groups, directory)
         found = {key for key, (_, alive) in names.items() if alive}
         if is_v1(directory):
-            for path in self._of_original(groups, directory):
+            for path in self._of_original(groups, directory, groups.groups):
                 key = (kind_in_v1(path), parent_of(path)[1])
                 if key not in names:
                     found.add(key)
         return found
 
-    def _of_original(self, groups: Groups, directory: str) -> Iterator[str]:
-        for group in groups.groups:
+    def _of_original(self, groups: Groups, directory: str, of: Sequence[int]) -> Iterator[str]:
+        for group in of:
             with suppress(Lost, Refused):  # `_load` has seen to it that enough groups answer
                 if groups.session.has_indexes(group):
                     for data in groups.session.find_indexes(group, ["docker", directory]):
@@ -176,8 +175,7 @@ class Directories:
         lines = lines_of(names)
         key = f"{LOGS}/{directory}"
         taken, failures = groups.append(key, lines, groups.groups)
-        if len(taken) < groups.quorum:
-            raise outage(directory, failures, f"{len(taken)} of {groups.quorum} groups needed took a name")
+        groups.acknowledge(key, directory, taken, failures)
         with self._lock:
             count = self._appends[directory] = self._appends.get(directory, 0) + 1
             if count >= LOOK_AFTER:
@@ -185,7 +183,23 @@ class Directories:
         if count >= LOOK_AFTER:
             self._load(groups, directory)
 
+    def bring_up(self, groups: Groups, directory: str) -> bool:
+        """Give each group the lines that only others have; whether all of them have the same then. Unavailable."""
+        return self._loaded(groups, directory)[1]
+
+    def adopt(self, groups: Groups, directory: str, group: int) -> None:
+        """Enter what the original wrote, and a group's own index tables lack. Unavailable."""
+        if is_v1(directory):
+            names, own = self._load(groups, directory), set(self._of_original(groups, directory, [group]))
+            for path in set(self._of_original(groups, directory, groups.groups)) - own:
+                if (key := (kind_in_v1(path), parent_of(path)[1])) not in names:
+                    self.note(groups, directory, *key, True, OLDEST)
+
     def _load(self, groups: Groups, directory: str) -> Names:
+        return self._loaded(groups, directory)[0]
+
+    def _loaded(self, groups: Groups, directory: str) -> tuple[Names, bool]:
+        """The names, and whether every group was seen to have them all."""
         key = f"{LOGS}/{directory}"
         logs: dict[int, bytes] = {}
         failures: Failures = {}
@@ -204,15 +218,15 @@ class Directories:
                     failures[group] = Lost(f"group {group}: the log of a directory has {got.total} bytes")
                 else:
                     logs[group] = got.data
-        if len(logs) < groups.needed:
+        if not groups.enough(logs):
             raise outage(directory, failures, f"{len(logs)} of {groups.needed} groups needed answered")
         names: Names = {}
         counts = {group: merge(names, log) for group, log in logs.items()}
-        alike = self._bring_up(groups, key, names, logs)
+        alike = self._bring_up(groups, key, names, logs) and not failures
         for group, log in logs.items():
             if counts[group] > 2 * len(names) + SLACK:
-                self._rewrite(groups, key, group, log, names, forget=alike and not failures)
-        return names
+                self._rewrite(groups, key, group, log, names, forget=alike)
+        return names, alike
 
     def _bring_up(self, groups: Groups, key: str, names: Names, logs: dict[int, bytes]) -> bool:
         """Append to each log what only others have; whether all have the same then."""

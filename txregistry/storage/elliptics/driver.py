@@ -6,9 +6,12 @@ import os
 from collections.abc import Sequence
 
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
 from zope.interface import implementer
 
 from txregistry.concurrency import start
+from txregistry.errors import StorageError
 from txregistry.interfaces import (
     Chunks,
     IPartial,
@@ -20,12 +23,17 @@ from txregistry.interfaces import (
     Stat,
     Version,
 )
-from txregistry.storage.elliptics import mending, partial
+from txregistry.storage.elliptics import mending, partial, watching
 from txregistry.storage.elliptics.groups import Groups, Stamps, quorum_of
 from txregistry.storage.elliptics.partial import EllipticsPartial, Tells
 from txregistry.storage.elliptics.session import Options, Sessions
 from txregistry.storage.elliptics.tree import PIECE, Opened, Tree
 from txregistry.storage.pool import Lanes
+
+_log = Logger()
+
+#: Seconds between two looks at the groups.
+BEAT = 2.0
 
 
 @implementer(IReader)
@@ -74,16 +82,25 @@ class EllipticsDriver:
     """A store in groups of Elliptics servers, `quorum` of which make a write (None: see `quorum_of`).
 
     The pool belongs to whoever made it. `clock` tells seconds of the epoch, which all nodes of a registry must agree
-    on to a fraction of the time between two writes of one object by different nodes.
+    on to a fraction of the time between two writes of one object by different nodes. With a `timer` the groups are
+    looked at from `prepare` to `close`, and those that were down are brought up to date.
     """
 
     def __init__(
-        self, options: Options, groups: Sequence[int], pool: Lanes, clock: Tells, quorum: int | None = None
+        self,
+        options: Options,
+        groups: Sequence[int],
+        pool: Lanes,
+        clock: Tells,
+        quorum: int | None = None,
+        timer: IReactorTime | None = None,
     ) -> None:
         sessions = Sessions(options)
         stamps = Stamps(clock.seconds, os.urandom)
         self._pool = pool
         self._clock = clock
+        self._timer = timer
+        self._next: IDelayedCall | None = None
         self.tree = Tree(sessions, groups, min(quorum or quorum_of(len(groups)), len(groups)), stamps)
         self.tree.end_partial = self._end_partial
 
@@ -92,7 +109,20 @@ class EllipticsDriver:
 
     def prepare(self) -> None:
         """See that enough groups answer; StorageError with one clear reason. Blocks."""
-        self.tree.prepare()
+        watching.prepare(self.tree)
+        self._wait(0.0)
+
+    def _wait(self, seconds: float) -> None:
+        if self._timer is not None and not self.tree.closing:
+            self._next = self._timer.callLater(seconds, self._beat)
+
+    def _beat(self) -> None:
+        self._next = None
+        looked = self._pool.run(watching.beat, self.tree)
+        # What cannot be done now is tried again: an outage is told to whoever asks for something.
+        looked.addErrback(lambda failure: failure.trap(StorageError))
+        looked.addErrback(lambda failure: _log.failure("the look at the groups failed", failure))
+        looked.addCallback(lambda _: self._wait(BEAT))
 
     def read(self, path: str, limit: int) -> Deferred[tuple[bytes, Version]]:
         """A whole small object."""
@@ -161,9 +191,17 @@ class EllipticsDriver:
         return self._pool.run(self._sweep, before)
 
     def _sweep(self, before: float) -> int:
-        mending.mend(self.tree)
+        watching.beat(self.tree)
         return mending.sweep(self.tree, before)
 
     def close(self) -> Deferred[None]:
         """Close all sockets that are idle, and the others when their jobs end."""
-        return self._pool.run_small(self.tree.sessions.close)
+        self.tree.closing = True
+        if self._next is not None:
+            self._next.cancel()
+            self._next = None
+        return self._pool.run_small(self._close)
+
+    def _close(self) -> None:
+        self.tree.standing.close()
+        self.tree.sessions.close()

@@ -1,8 +1,10 @@
 """Groups of replicas as one store: versions, quorums, compare and swap, repair; blocking.
 
 **What is true** is the newest version that `quorum` groups were asked to take and took. A reader therefore asks enough
-groups that they and the groups of any acknowledged write have one in common, and takes the newest. With fewer answers
-it cannot know, which is `Unavailable` and never `NotFound`. A group that had an older version gets the newest at once.
+groups that they and the groups of any acknowledged write have one in common, and takes the newest; or one group that
+is known to have everything (see `standing`). Else it cannot know, which is `Unavailable` and never `NotFound`. A group
+that had an older version gets the newest at once. Bytes of large objects need none of this: they are written once,
+under a key of their own, and the record that names them says how many there are and who has them.
 
 **Who wins** of several writers is decided by compare and swap in the first group, in order, that answers; the others
 follow, each by compare and swap with what it has, so that a late writer never puts an old version over a new one.
@@ -13,16 +15,18 @@ the object back.
 
 from __future__ import annotations
 
+import hashlib
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from txregistry.errors import LostRace, NoSpace, ReadOnly, StorageError, Unavailable
 from txregistry.storage.elliptics import wire
-from txregistry.storage.elliptics.connection import Lost, Refused
+from txregistry.storage.elliptics.connection import Lost, Refused, Silent, Unreachable
 from txregistry.storage.elliptics.session import Session
+from txregistry.storage.elliptics.standing import Standing
 from txregistry.storage.elliptics.stored import (
     ABSENT,
     FOREIGN,
@@ -43,6 +47,9 @@ ATTEMPTS = 64
 
 #: Where the paths of objects that a group missed are remembered.
 BEHIND = "_txregistry/state/elliptics/behind"
+
+#: What lies there when nothing is noted any more.
+NO_NOTES = b"\n"
 
 #: How much of these notes is read at a time, in bytes.
 WINDOW = 1 << 20
@@ -83,16 +90,28 @@ def quorum_of(groups: int) -> int:
 class Groups:
     """The groups as a job sees them, with its session. `quorum` of them make a write."""
 
-    def __init__(self, session: Session, groups: Sequence[int], quorum: int, stamps: Stamps) -> None:
+    def __init__(
+        self, session: Session, groups: Sequence[int], quorum: int, stamps: Stamps, standing: Standing
+    ) -> None:
         self.session = session
         self.groups = tuple(groups)
         self.quorum = quorum
         self.stamps = stamps
+        self.standing = standing
 
     @property
     def needed(self) -> int:
         """How many groups have to answer a reader, so that no acknowledged write can be hidden from it."""
         return len(self.groups) - self.quorum + 1
+
+    @property
+    def may_part(self) -> bool:
+        """Whether a write can stand without the groups that a reader may ask, so that `standing` decides."""
+        return self.needed > self.quorum
+
+    def enough(self, answered: Collection[int]) -> bool:
+        """Whether no acknowledged write can be hidden from whoever asked these groups. Ask it after them."""
+        return len(answered) >= self.needed or (self.may_part and any(map(self.standing.complete, answered)))
 
     # -- reading ------------------------------------------------------------------------------------------------
 
@@ -102,13 +121,14 @@ class Groups:
         failures: Failures = {}
         for group in self.groups:
             try:
-                by_group[group] = self._look(group, key)
+                by_group[group] = self.look_in(group, key)
             except (Lost, Refused) as error:
                 failures[group] = error
         newest = max(by_group.values(), key=lambda stored: stored.stamp, default=ABSENT)
         return Seen(newest, by_group, failures)
 
-    def _look(self, group: int, key: str) -> Stored:
+    def look_in(self, group: int, key: str) -> Stored:
+        """The object in one group. Lost, Refused."""
         try:
             got = self.session.read(group, key, 0, FIRST)
             data = got.data
@@ -125,7 +145,7 @@ class Groups:
     def sure(self, key: str, path: str) -> Seen:
         """The same, of as many groups as a reader needs, and with stale ones mended. Unavailable."""
         seen = self.look(key)
-        if len(seen.by_group) < self.needed:
+        if not self.enough(seen.by_group):
             raise outage(path, seen.failures, f"{len(seen.by_group)} of {self.needed} groups needed answered")
         having = self._repair(key, seen)
         if having < min(self.quorum, len(seen.by_group)):
@@ -137,17 +157,20 @@ class Groups:
         """Give the newest version to groups that lack it; how many have it then."""
         if not seen.newest.raw or not seen.newest.is_whole:
             return len(seen.by_group)
-        having = 0
+        having: list[int] = []
         for group, stored in seen.by_group.items():
             with suppress(Lost, Refused):
                 if stored.stamp < seen.newest.stamp:
                     self.advance(group, key, stored, seen.newest)
-                having += 1
+                having.append(group)
+        failed = [group for group in seen.by_group if group not in having]
+        if failed:
+            self.remember(key, failed, having)
         for group, error in seen.failures.items():
             if isinstance(error, Refused) and error.status == wire.EILSEQ:
                 with suppress(Lost, Refused):
                     self.session.write(group, key, [seen.newest.raw])
-        return having
+        return len(having)
 
     # -- writing ------------------------------------------------------------------------------------------------
 
@@ -161,7 +184,7 @@ class Groups:
             except Refused as error:
                 if error.status != wire.EBADFD:
                     raise
-                there = self._look(group, key)
+                there = self.look_in(group, key)
             else:
                 return
         raise Lost(f"group {group}: {key} changes all the time")
@@ -176,7 +199,7 @@ class Groups:
 
         `seen` comes from `sure`, unless the writer means to replace whatever is there.
         """
-        if len(seen.by_group) < self.quorum:
+        if len(seen.by_group) < self.quorum or (self.may_part and not self.enough(seen.by_group)):
             raise outage(path, seen.failures, f"{len(seen.by_group)} of {self.quorum} groups needed answered")
         new = encode(kind, data, self.stamps.next(seen.newest.stamp))
         taken: list[int] = []
@@ -187,22 +210,38 @@ class Groups:
                 continue
             try:
                 if not taken:
-                    self._decide(group, key, path, there, seen, new)
+                    self._make_decide(group, key, path, there, seen, new)
                 else:
                     self.advance(group, key, there, new)
             except Lost as error:
                 failures[group] = error
-                if not taken:
+                if not taken and not (isinstance(error, Unreachable) and error.refused):
                     # It may have been done, so another group must not decide otherwise.
                     raise outage(path, failures, "the group that decides broke off") from error
             except Refused as error:
                 failures[group] = error
             else:
                 taken.append(group)
-        if len(taken) < self.quorum:
-            raise outage(path, failures, f"{len(taken)} of {self.quorum} groups needed took the write")
-        self.remember(key, tuple(failures), taken)
+        self.acknowledge(key, path, taken, failures)
         return new
+
+    def _make_decide(self, group: int, key: str, path: str, there: Stored, seen: Seen, new: Stored) -> None:
+        """Let the first group decide, and if it breaks off ask it once more what became of that.
+
+        Unreachable if nobody listens there any more. If it has taken the version, then the same one as the next group
+        is asked to take; it can have told somebody else that he had won only just before it died.
+        """
+        try:
+            self._decide(group, key, path, there, seen, new)
+        except Silent:
+            raise
+        except Lost:
+            now = self.look_in(group, key)
+            if now.stamp == new.stamp:
+                return
+            if now.stamp > seen.newest.stamp:
+                raise LostRace(path, "something else is there") from None
+            self._decide(group, key, path, now, seen, new)
 
     def _decide(self, group: int, key: str, path: str, there: Stored, seen: Seen, new: Stored) -> None:
         if there.stamp < seen.newest.stamp and seen.newest.raw:
@@ -215,37 +254,59 @@ class Groups:
                 raise
             raise LostRace(path, "something else is there") from None
 
-    def remember(self, key: str, failures: Sequence[int], taken: Sequence[int]) -> None:
-        """Note what a group missed, in those that did not: a line for each, in a log of the group's."""
-        for missing in failures:
-            line = key.encode().hex().encode() + b"\n"
-            for group in taken:
-                with suppress(Lost, Refused):  # readers mend as well, only not as soon
-                    self.session.write(group, f"{BEHIND}/{missing}", [line], wire.IO_APPEND | wire.IO_NOCSUM)
+    def acknowledge(self, key: str, path: str, taken: Sequence[int], failures: Failures) -> None:
+        """Let a write stand that these groups took, and see that the others get it later. Unavailable if it cannot."""
+        if len(taken) < self.quorum:
+            raise outage(path, failures, f"{len(taken)} of {self.quorum} groups needed took the write")
+        missing = [group for group in self.groups if group not in taken]
+        if not missing:
+            return
+        noted = self.remember(key, missing, taken)
+        if self.may_part and not (noted and any(map(self.standing.complete, taken))):
+            raise outage(path, failures, "no group that has everything took the write")
 
-    def missed(self, missing: int, group: int) -> tuple[set[str], int]:
-        """The keys that a group has noted for another one, and the length of these notes. Lost, Refused."""
+    def remember(self, key: str, missing: Sequence[int], taken: Sequence[int]) -> bool:
+        """Note what groups missed, in those that did not: a line for each, in a log for each. Whether one did so."""
+        line = key.encode().hex().encode() + b"\n"
+        noted = set()
+        for group in missing:
+            for other in taken:
+                with suppress(Lost, Refused):
+                    self.session.write(other, f"{BEHIND}/{group}", [line], wire.IO_APPEND | wire.IO_NOCSUM)
+                    noted.add(group)
+            self.standing.missed(group)
+        return len(noted) == len(missing)
+
+    def missed(self, missing: int, group: int) -> tuple[set[str], bytes]:
+        """The keys that a group has noted for another one, and the proof of these notes. Lost, Refused."""
         keys: set[str] = set()
+        hashed = hashlib.sha512()
         rest, at, total = b"", 0, 1
         while at < total:
             try:
                 got = self.session.read(group, f"{BEHIND}/{missing}", at, WINDOW, checked=False)
             except Refused as error:
                 if error.status == wire.ENOENT and not at:
-                    return keys, 0
+                    return keys, b""
                 raise
+            hashed.update(got.data)
             at, total = at + len(got.data), got.total
             *lines, rest = (rest + got.data).split(b"\n")
-            keys |= {bytes.fromhex(line.decode()).decode() for line in lines}
-        return keys, at
+            keys |= {bytes.fromhex(line.decode()).decode() for line in lines if line}
+        return keys, hashed.digest()
 
-    def forget(self, missing: int, group: int, length: int) -> None:
-        """Drop notes of this length, after all was mended, unless more have come. Lost, Refused.
+    def has_notes(self, missing: int, group: int) -> bool:
+        """Whether a group has noted anything for another one. Lost, Refused."""
+        return self.size(group, f"{BEHIND}/{missing}") > len(NO_NOTES)
 
-        A note that comes in between is lost, and its object left to the readers: they mend what they read.
-        """
-        if self.size(group, f"{BEHIND}/{missing}") == length:
-            self.session.remove(group, f"{BEHIND}/{missing}")
+    def forget(self, missing: int, group: int, proof: bytes) -> None:
+        """Drop notes with this proof, after all was mended, unless more have come. Lost, Refused."""
+        flags = wire.IO_COMPARE_AND_SWAP | wire.IO_NOCSUM  # without a checksum, as what is appended later has none
+        try:
+            self.session.write(group, f"{BEHIND}/{missing}", [NO_NOTES], flags, proof)
+        except Refused as error:
+            if error.status != wire.EBADFD:
+                raise
 
     # -- data -----------------------------------------------------------------------------------------------------
 
@@ -270,6 +331,9 @@ class Groups:
         failures: Failures = {}
         for group in groups:
             try:
+                if not self.session.reaches(group, key, at):
+                    failures[group] = Lost(f"group {group} has less than {at} bytes")
+                    continue
                 got = self.session.read(group, key, at, size, checked=False)
             except (Lost, Refused) as error:
                 failures[group] = error

@@ -40,14 +40,16 @@ def from_keys(keys: Mapping[str, Any], pool: Any, clock: Any) -> EllipticsDriver
         for host, port, node_family in keys["elliptics_nodes"]
     )
     version = keys.get("elliptics_version")
+    flags = keys.get("elliptics_node_flags") or ()
     options = Options(
         nodes,
         namespace=keys["elliptics_namespace"],
         timeout=float(keys["elliptics_wait_timeout"]),
         check=float(keys["elliptics_check_timeout"]),
         dialects=tuple(dialect for dialect in DIALECTS if version in (None, dialect.name)),
-        checksums="no_csum" not in (keys.get("elliptics_node_flags") or ()),
+        checksums="no_csum" not in flags,
+        discover="no_route_list" not in flags,
         log=log_to(keys["elliptics_logfile"], keys["elliptics_verbosity"]),
     )
     groups = tuple(dict.fromkeys(keys["elliptics_groups"]))
-    return EllipticsDriver(options, groups, pool, clock, keys.get("elliptics_write_quorum"))
+    return EllipticsDriver(options, groups, pool, clock, keys.get("elliptics_write_quorum"), clock)

@@ -307,13 +307,9 @@ class EllipticsPartial:
         key = self._record.planned
         taken, failures = groups.append(key, data, groups.groups)
         if len(taken) < groups.quorum:
-            raise outage(
-                self._path, failures, f"{len(taken)} of {groups.quorum} groups needed took the bytes"
-            )
+            raise outage(self._path, failures, f"{len(taken)} of {groups.quorum} groups needed took the bytes")
         for group in failures:
-            with suppress(
-                Lost, Refused
-            ):  # the sweep removes it, in all groups, when nothing names the key any more
+            with suppress(Lost, Refused):  # the sweep removes it, in all groups, when nothing names the key any more
                 groups.session.remove(group, key)
         self._segments.append(Segment(key, size, tuple(taken)))
         self._growing = True
@@ -358,9 +354,7 @@ class EllipticsPartial:
             else:
                 failures[group] = Lost(f"it has {size} of {segment.size} bytes")
         if len(having) < groups.quorum:
-            raise outage(
-                self._path, failures, f"{len(having)} of {groups.quorum} groups needed have the bytes"
-            )
+            raise outage(self._path, failures, f"{len(having)} of {groups.quorum} groups needed have the bytes")
         return replace(segment, groups=tuple(having))
 
     def _cancel(self, groups: Groups) -> None:

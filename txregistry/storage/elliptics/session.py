@@ -14,11 +14,24 @@ from dataclasses import dataclass
 
 from txregistry.errors import StorageError
 from txregistry.storage.elliptics import index, wire
-from txregistry.storage.elliptics.connection import Address, Connection, Lost, Refused, Silent, detect
-from txregistry.storage.elliptics.wire import Attributes, Dialect
+from txregistry.storage.elliptics.connection import (
+    Connection,
+    Lost,
+    Refused,
+    Silent,
+    Unreachable,
+    detect,
+)
+from txregistry.storage.elliptics.wire import Address, Attributes, Dialect
 
 #: For how long a server that did not even take a connection is not asked again, in seconds.
 QUIET = 5.0
+
+#: How many servers are remembered that others have named.
+MOST_NEIGHBOURS = 256
+
+#: Of how many objects is remembered how long they are.
+MOST_SIZES = 4096
 
 
 def _silence(_level: int, _line: str) -> None:
@@ -39,8 +52,8 @@ class Options:
     """How to reach the servers; `timeout` and `check` are in seconds.
 
     `check` is how long an idle connection, and what is known of the groups of a server, is trusted. Without
-    `checksums` servers neither make nor verify any. `log` takes a level, as the client's `verbosity` counts them, and
-    a line.
+    `checksums` servers neither make nor verify any; with `discover` they are asked for others. `log` takes a level, as
+    the client's `verbosity` counts them, and a line.
     """
 
     nodes: tuple[Address, ...]
@@ -49,6 +62,7 @@ class Options:
     check: float = 60.0
     dialects: tuple[Dialect, ...] = wire.DIALECTS
     checksums: bool = True
+    discover: bool = True
     log: Callable[[int, str], None] = _silence
 
 
@@ -62,50 +76,99 @@ class Routes:
         self._latest: Dialect | None = None
         self._groups: dict[Address, tuple[tuple[int, ...], float]] = {}
         self._quiet: dict[Address, float] = {}
+        self._neighbours: tuple[Address, ...] = ()
+        self._mute: set[Address] = set()  # that do not tell their neighbours
+        self._sizes: dict[tuple[int, str], int] = {}
 
     def connect(self, group: int) -> Connection:
-        """A new connection to a server of the group. Lost."""
+        """A new connection to a server of the group. Lost; Unreachable if nobody listens where it may be."""
         reasons = []
-        for address in self._candidates(group):
+        is_gone = True
+        tried: set[Address] = set()
+        # A server that is asked in vain may name others.
+        while left := [node for node in self._candidates(group) if node not in tried]:
+            address = left[0]
+            tried.add(address)
             try:
                 connection = self._open(address)
             except Lost as error:
                 reasons.append(str(error))
+                is_gone = is_gone and isinstance(error, Unreachable) and error.refused
                 continue
             if group in connection.peer.groups:
                 return connection
+            with self._lock:  # not for long: it may have begun a moment ago, and hold more then
+                until = time.monotonic() + min(self.options.check, QUIET)
+                self._groups[address] = connection.peer.groups, until
+            self._learn(connection)
             connection.close()
             reasons.append(f"{address[0]}:{address[1]} holds {connection.peer.groups}")
         reason = f"group {group}: {'; '.join(reasons) or 'no server that answers'}"
         self.options.log(1, reason)
+        with self._lock:
+            is_gone = is_gone and bool(reasons) and not self._quiet
+        if is_gone:
+            raise Unreachable(reason, refused=True)
         raise Lost(reason)
 
     def _candidates(self, group: int) -> list[Address]:
-        """The servers to ask: those that held the group, then those of which nothing is known, then the rest."""
+        """The servers to ask: those that held the group, then those of which nothing is known."""
         now = time.monotonic()
         with self._lock:
-            awake = [node for node in self.options.nodes if self._quiet.get(node, 0.0) <= now]
+            nodes = (*self.options.nodes, *self._neighbours)
+            awake = [node for node in nodes if self._quiet.get(node, 0.0) <= now]
             known = {node: groups for node, (groups, until) in self._groups.items() if until > now}
-        return sorted(awake, key=lambda node: 1 if node not in known else 0 if group in known[node] else 2)
+        possible = [node for node in awake if node not in known or group in known[node]]
+        return sorted(possible, key=lambda node: node not in known)
+
+    def _learn(self, connection: Connection) -> None:
+        """Ask a server for those that it knows, as of a group none may have been configured."""
+        if not self.options.discover or connection.address in self._mute:
+            return
+        try:
+            found = connection.neighbours()
+        except (Lost, Refused):
+            self._mute.add(connection.address)
+            return
+        with self._lock:
+            new = [node for node in found if node not in (*self.options.nodes, *self._neighbours)]
+            self._neighbours = (*self._neighbours, *new)[-MOST_NEIGHBOURS:]
 
     def _open(self, address: Address) -> Connection:
         options = self.options
         with self._lock:
+            now = time.monotonic()
+            if address in self._quiet:
+                if self._quiet[address] > now:
+                    raise Lost(f"{address[0]}:{address[1]} did not answer a moment ago")
+                self._quiet[address] = now + QUIET  # one asks, and nobody else waits with it
             known = self._dialect.get(address, self._latest)
-        # What worked, here or with another server, comes first; this one may have been replaced by a later version.
-        dialects = (
-            options.dialects if known is None else (known, *(d for d in options.dialects if d is not known))
-        )
         try:
-            connection = detect(address, dialects, options.timeout, options.timeout)
-        except Silent:
+            connection = detect(address, options.dialects, options.timeout, options.timeout, known)
+        except Lost as error:
             with self._lock:
-                self._quiet[address] = time.monotonic() + QUIET
+                if isinstance(error, Silent) or (isinstance(error, Unreachable) and error.silent):
+                    self._quiet[address] = time.monotonic() + QUIET
+                else:
+                    self._quiet.pop(address, None)
             raise
         with self._lock:
+            self._quiet.pop(address, None)
             self._dialect[address] = self._latest = connection.dialect
             self._groups[address] = connection.peer.groups, time.monotonic() + options.check
         return connection
+
+    def size(self, group: int, key: str) -> int:
+        """How long an object was when it was read last, 0 if that is not remembered."""
+        with self._lock:
+            return self._sizes.get((group, key), 0)
+
+    def remember_size(self, group: int, key: str, size: int) -> None:
+        """Remember how long an object is."""
+        with self._lock:
+            if len(self._sizes) >= MOST_SIZES:
+                self._sizes.clear()
+            self._sizes[group, key] = size
 
 
 class Session:
@@ -180,11 +243,18 @@ class Session:
             self._connections[group].close()
             self._down[group] = Lost(str(error))
             raise self._down[group] from error
-        return Got(bodies[0][wire.IO_SIZE :], found.total_size, found.seconds)
+        got = Got(bodies[0][wire.IO_SIZE :], found.total_size, found.seconds)
+        if got.total > offset + len(got.data):
+            self._routes.remember_size(group, key, got.total)
+        return got
 
-    def write(
-        self, group: int, key: str, data: Sequence[bytes], flags: int = 0, parent: bytes = bytes(64)
-    ) -> None:
+    def reaches(self, group: int, key: str, offset: int) -> bool:
+        """Whether an object is longer than `offset`, so that it can be read there."""
+        if not offset or self._routes.size(group, key) > offset:
+            return True
+        return self.read(group, key, 0, 1, checked=False).total > offset
+
+    def write(self, group: int, key: str, data: Sequence[bytes], flags: int = 0, parent: bytes = bytes(64)) -> None:
         """Replace an object, or append to it. `data` is never empty: an empty write stores nothing."""
         size = sum(map(len, data))
         assert size, "an empty write stores nothing"
@@ -267,6 +337,10 @@ class Sessions:
                     self._idle.append(session)
             if not keep:
                 session.close()
+
+    def connect(self, group: int) -> Connection:
+        """A connection to a group that belongs to whoever asks. Lost."""
+        return self._routes.connect(group)
 
     def close(self) -> None:
         """Close the idle ones; the others when they come back."""

@@ -16,10 +16,10 @@ from dataclasses import dataclass, replace
 from txregistry.errors import LostRace, NotFound, StorageError, TooLarge, Unavailable
 from txregistry.interfaces import Entry, Page, Stat, Version
 from txregistry.storage.elliptics import directories
-from txregistry.storage.elliptics.connection import Lost
 from txregistry.storage.elliptics.directories import FILE, PARTIAL, Directories, is_v1, parent_of
 from txregistry.storage.elliptics.groups import ATTEMPTS, Groups, Stamps, outage
 from txregistry.storage.elliptics.session import Sessions
+from txregistry.storage.elliptics.standing import Standing
 from txregistry.storage.elliptics.stored import (
     INLINE,
     PLAIN,
@@ -65,6 +65,9 @@ class Tree:
         self._groups = tuple(groups)
         self._quorum = quorum
         self._stamps = stamps
+        self.standing = Standing(sessions.connect)
+        #: Set when the driver is closed: what runs in the background ends then.
+        self.closing = False
         self.directories = Directories()
         #: How to end the partial object at a path, whoever holds it; whether there was one.
         self.end_partial: Callable[[Groups, str], bool] = lambda _groups, _path: False
@@ -73,21 +76,7 @@ class Tree:
     def job(self) -> Iterator[Groups]:
         """The groups for one job."""
         with self.sessions.lend() as session:
-            yield Groups(session, self._groups, self._quorum, self._stamps)
-
-    def prepare(self) -> None:
-        """See that enough groups answer; Unavailable with one line."""
-        with self.job() as groups:
-            failures: dict[int, Exception] = {}
-            for group in self._groups:
-                try:
-                    groups.session.connection(group)
-                except Lost as error:
-                    failures[group] = error
-            answered = len(self._groups) - len(failures)
-            needed = max(groups.needed, groups.quorum)
-            if answered < needed:
-                raise outage("elliptics", failures, f"{answered} of {needed} groups needed answer")
+            yield Groups(session, self._groups, self._quorum, self._stamps, self.standing)
 
     # -- reading ------------------------------------------------------------------------------------------------
 
@@ -97,7 +86,8 @@ class Tree:
             raise NotFound(path)
         return stored
 
-    def _opened(self, path: str, stored: Stored) -> Opened:
+    def opened(self, path: str, stored: Stored) -> Opened:
+        """An object of which the record was read."""
         if stored.kind == POINTER:
             pointer = Pointer.decode(stored.data)
             return Opened(pointer.size, stored.modified, b"", pointer.segments)
@@ -108,7 +98,7 @@ class Tree:
     def open(self, path: str) -> Opened:
         """A large object."""
         with self.job() as groups:
-            return self._opened(path, self._live(groups, path))
+            return self.opened(path, self._live(groups, path))
 
     def piece(self, path: str, opened: Opened, at: int, size: int) -> bytes:
         """At most `size` bytes of an open object, at least one."""
@@ -119,9 +109,7 @@ class Tree:
         """The same, of segments."""
         for segment in segments:
             if at < segment.size:
-                return groups.piece(
-                    segment.key, path, at, min(size, PIECE, segment.size - at), segment.groups
-                )
+                return groups.piece(segment.key, path, at, min(size, PIECE, segment.size - at), segment.groups)
             at -= segment.size
         raise Unavailable(path, "a read behind the end")
 
@@ -136,7 +124,7 @@ class Tree:
     def read(self, path: str, limit: int) -> tuple[bytes, Version]:
         """A whole small object."""
         with self.job() as groups:
-            opened = self._opened(path, self._live(groups, path))
+            opened = self.opened(path, self._live(groups, path))
             if opened.size > limit:
                 raise TooLarge(path, f"{opened.size} bytes, {limit} at most")
             data = self._all_of(groups, path, opened)
@@ -146,12 +134,9 @@ class Tree:
         """What is known of a path."""
         with self.job() as groups:
             with suppress(NotFound):
-                opened = self._opened(path, self._live(groups, path))
+                opened = self.opened(path, self._live(groups, path))
                 return Stat(opened.size, opened.modified, False)
-            if (
-                self.directories.living(groups, path)
-                or groups.sure(f"{PARTIALS}/{path}", path).newest.is_live
-            ):
+            if self.directories.living(groups, path) or groups.sure(f"{PARTIALS}/{path}", path).newest.is_live:
                 return Stat(0, 0.0, True)
             raise NotFound(path)
 
@@ -181,9 +166,7 @@ class Tree:
                     return
                 raise NotFound(path)
             for _ in range(2):
-                having = [
-                    group for group, stored in seen.by_group.items() if stored.stamp == seen.newest.stamp
-                ]
+                having = [group for group, stored in seen.by_group.items() if stored.stamp == seen.newest.stamp]
                 if len(having) >= groups.quorum:
                     return
                 seen = groups.sure(path, path)  # the first look has mended what it could
@@ -234,9 +217,7 @@ class Tree:
             there = seen.newest
             if if_absent and there.is_live:
                 raise LostRace(path, "something is there already")
-            if if_match is not None and not (
-                there.is_live and self._version(groups, path, there) == if_match
-            ):
+            if if_match is not None and not (there.is_live and self._version(groups, path, there) == if_match):
                 raise LostRace(path, "another version is there")
             if not there.is_live or len(seen.by_group) < groups.needed:  # else it may be gone in the others
                 self.directories.add(groups, path, FILE, there.stamp)
@@ -249,9 +230,7 @@ class Tree:
             if kind == POINTER:
                 segments = Pointer.decode(data).segments
                 without = {group for group in groups.groups if any(group not in s.groups for s in segments)}
-                groups.remember(
-                    path, tuple(without), [group for group in groups.groups if group not in without]
-                )
+                groups.remember(path, tuple(without), [group for group in groups.groups if group not in without])
             self._discard_of(groups, there, Pointer.decode(data).keys if kind == POINTER else set())
             if is_v1(path) and not there.is_live:
                 directories.index(groups, path)
@@ -261,7 +240,7 @@ class Tree:
     def _version(self, groups: Groups, path: str, stored: Stored) -> Version:
         if stored.kind == POINTER and (known := Pointer.decode(stored.data).version):
             return Version(known)
-        return version_of(self._all_of(groups, path, self._opened(path, stored)))
+        return version_of(self._all_of(groups, path, self.opened(path, stored)))
 
     def move(self, source: str, target: str) -> None:
         """Give an object another path.
@@ -284,11 +263,11 @@ class Tree:
             elif stored.is_whole:
                 self.store(groups, target, PLAIN, stored.data)
             else:
-                copied = Pointer(self._copied(groups, source, self._opened(source, stored)), "")
+                copied = Pointer(self.copied(groups, source, self.opened(source, stored)), "")
                 self.store(groups, target, POINTER, copied.encode())
             self._bury(groups, source)
 
-    def _copied(self, groups: Groups, path: str, opened: Opened) -> tuple[Segment, ...]:
+    def copied(self, groups: Groups, path: str, opened: Opened) -> tuple[Segment, ...]:
         """The bytes of an object once more, as the original's lie where another object may come."""
         segments = []
         for at in range(0, opened.size, PIECE):

@@ -7,12 +7,13 @@ speaks depends on its version, a `Dialect`.
 from __future__ import annotations
 
 import hashlib
+import socket
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 REVERSE_LOOKUP, WRITE, READ, DEL, INDEXES_UPDATE, INDEXES_FIND = 2, 4, 5, 11, 20, 22
-LOOKUP, ROUTE_LIST = 1, 8
+ROUTE_LIST = 8
 
 NEED_ACK, MORE, DIRECT, NOLOCK, REPLY = 1, 2, 8, 16, 512
 #: Until 2.26.3.7 a reply has this bit in its transaction number, from then on the flag REPLY.
@@ -23,8 +24,11 @@ IO_APPEND, IO_NOCSUM, IO_COMPARE_AND_SWAP = 0x2, 0x100, 0x2000
 ENOENT, E2BIG, EIO, ENXIO, EINVAL, ENOSPC, EROFS = -2, -7, -5, -6, -22, -28, -30
 EBADFD, EILSEQ, ENOTSUP, ETIMEDOUT = -77, -84, -95, -110
 
-ID_SIZE = 64
-IPV4 = 2
+ID_SIZE, ADDRESS_SIZE = 64, 32
+IPV4, IPV6 = 2, 10
+
+#: Host, port and family.
+Address = tuple[str, int, int]
 
 
 class Broken(Exception):
@@ -63,6 +67,9 @@ DIALECTS = (
     Dialect("2.26", (2, 26, 11, 1), _NEW, with_backend=True),
     Dialect("3.0", (3, 0, 0, 1), _NEW, with_backend=True),
 )
+
+#: The length of the header of a few versions only, which are looked for last.
+RARE_HEADER = _MIDDLE.size
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,12 +196,33 @@ def hello(dialect: Dialect) -> bytes:
     return pack_header(dialect, Header(identity, 0, 0, REVERSE_LOOKUP, DIRECT | NOLOCK, 0, 0))
 
 
-def pack_address(host: str, port: int) -> bytes:
-    """A `dnet_addr` of IPv4."""
-    octets = bytes(int(part) for part in host.split("."))
-    return (struct.pack("<H", IPV4) + struct.pack(">H", port) + octets).ljust(28, b"\0") + struct.pack(
-        "<HH", 16, IPV4
-    )
+def unpack_address(data: bytes) -> Address | None:
+    """A `dnet_addr` as host, port and family; None for a family that is none of the internet's.
+
+    What lies behind the length that it tells has no meaning.
+    """
+    (port,) = struct.unpack_from(">H", data, 2)
+    (family,) = struct.unpack_from("<H", data, 30)
+    if family == IPV4:
+        return socket.inet_ntop(socket.AF_INET, data[4:8]), port, family
+    if family == IPV6:
+        return socket.inet_ntop(socket.AF_INET6, data[8:24]), port, family
+    return None
+
+
+def read_neighbours(dialect: Dialect, bodies: Sequence[bytes]) -> list[Address]:
+    """The servers in the answers to a ROUTE_LIST: one for each server, or from 2.26 on one for all. Broken."""
+    found: list[Address] = []
+    try:
+        for body in bodies:
+            at = 8 if dialect.backends else 4
+            (count,) = struct.unpack_from("<i", body, at - 4)
+            if not 0 <= count <= (len(body) - at) // ADDRESS_SIZE:
+                raise Broken(f"{count} addresses in {len(body)} bytes")
+            found += filter(None, (unpack_address(body[at + 32 * n : at + 32 * n + 32]) for n in range(count)))
+    except struct.error as error:
+        raise Broken(f"a list of servers that is cut: {error}") from None
+    return list(dict.fromkeys(found))
 
 
 def read_hello(dialect: Dialect, header: Header, body: bytes) -> Peer:
@@ -212,7 +240,7 @@ def _backend_groups(body: bytes) -> tuple[int, ...]:
     """The groups of the backends in a handshake of 2.26 and later."""
     try:
         _, addresses = struct.unpack_from("<ii", body)
-        at = 8 + 32 * addresses
+        at = 8 + ADDRESS_SIZE * addresses
         (count,) = struct.unpack_from("<i", body, at)
         at += 4
         groups: list[int] = []
@@ -228,10 +256,16 @@ def _backend_groups(body: bytes) -> tuple[int, ...]:
 
 
 def request(
-    dialect: Dialect, id_: bytes, group: int, command: int, transaction: int, parts: Sequence[bytes]
+    dialect: Dialect,
+    id_: bytes,
+    group: int,
+    command: int,
+    transaction: int,
+    parts: Sequence[bytes],
+    flags: int = 0,
 ) -> bytes:
     """The header of a request whose body are these parts; it asks for an acknowledgement, since else errors may not be
     answered at all.
     """
     size = sum(map(len, parts))
-    return pack_header(dialect, Header(id_, group, 0, command, NEED_ACK, transaction, size))
+    return pack_header(dialect, Header(id_, group, 0, command, NEED_ACK | flags, transaction, size))
