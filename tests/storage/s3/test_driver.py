@@ -14,8 +14,11 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import TestCase
 from zope.interface.verify import verifyObject
 
+from txregistry.core.janitor import Janitor
+from txregistry.core.policy import Policy
+from txregistry.core.repositories import Repositories
 from txregistry.errors import Busy, LostRace, NotFound, StorageError, TooLarge, Unavailable, WrongOffset
-from txregistry.interfaces import Entry, IPartial, IReader, IStorageDriver
+from txregistry.interfaces import Entry, IHidesPartials, IPartial, IReader, IStorageDriver
 from txregistry.storage.pool import Pool
 from txregistry.testing.drivers import DriverSuite
 from txregistry.testing.pools import ImmediatePool, result_of
@@ -61,6 +64,7 @@ class SuiteTests(DriverSuite, TestCase):
     async def test_interfaces(self) -> None:
         driver = self.make_driver()
         verifyObject(IStorageDriver, driver)
+        verifyObject(IHidesPartials, driver)
         verifyObject(IPartial, await driver.partial("uploads/one", create=True))
         await driver.put("a", b"1")
         verifyObject(IReader, await driver.open("a"))
@@ -254,6 +258,71 @@ class PartialTests(TestCase):
         self.assertEqual(await self.store.sweep(time.time() + 60), 2)
         self.assertEqual(left(self.bucket, BLOB), [*own, kept])
 
+    async def test_sweep_of_a_killed_holder(self) -> None:
+        """The segments that no record names go when all is old; what was acknowledged stays, and is gone on with."""
+        holder = await self.store.partial(SESSION, create=True)
+        await self.fill(holder, b"saved")
+        await holder.checkpoint(b"state")
+        named = [key for key in left(self.bucket, BLOB) if "/segments/" in key]
+        await self.fill(holder, bytes(SEGMENT))
+        await holder.read(lambda pieces: None)  # waits for what is on its way
+        before = left(self.bucket, BLOB)
+        old = time.time() + 60  # listings tell the mock's true times
+        self.assertEqual(await self.store.sweep(1000.0), 0)
+        self.assertEqual(await self.store.sweep(old), 0)  # held
+        self.assertEqual(left(self.bucket, BLOB), before)
+        self.advance(HOLD + 1)
+        self.assertEqual(await self.store.sweep(1000.0), 0)
+        self.assertEqual(await self.store.sweep(old), 1)
+        self.assertEqual([key for key in left(self.bucket, BLOB) if "/segments/" in key], named)
+        info = await self.other.peek(SESSION)
+        self.assertEqual((info.offset, info.state, info.modified), (5, b"state", 1_000_000.0))
+        with self.assertRaises(LostRace):  # awake again
+            await holder.checkpoint(b"late")
+        await holder.close()
+        self.assertEqual(await self.store.sweep(old), 0)  # named
+        await (await self.other.partial(SESSION)).commit(BLOB)
+        self.assertEqual(await self.content(), b"saved")
+        self.assertEqual(left(self.bucket, BLOB), [])
+
+    async def test_sweep_of_an_end_that_was_cut(self) -> None:
+        """Killed between the record that ends it and the removal of its segments."""
+        holder = await self.store.partial(SESSION, create=True)
+        await self.fill(holder, bytes(SEGMENT))
+        await holder.checkpoint(b"")
+        delete_many = self.bucket.delete_many
+
+        def killed(keys: Sequence[str]) -> None:
+            if keys:
+                raise Unavailable("", "killed")
+
+        self.patch(self.bucket, "delete_many", killed)
+        with self.assertRaises(Unavailable):
+            await holder.cancel()
+        self.patch(self.bucket, "delete_many", delete_many)
+        self.assertEqual(await self.store.sweep(1000.0), 0)
+        self.assertEqual(await self.store.sweep(time.time() + 60), 1)
+        self.assertEqual(left(self.bucket, BLOB), [])
+        await holder.close()
+        self.assertEqual(left(self.bucket, BLOB), [])
+
+    async def test_partials_at_any_depth(self) -> None:
+        paths = ["docker/a/_uploads/1", "docker/a/b/_uploads/2", "docker/3"]
+        for path in (*paths, "other/4", "dockers/5"):
+            await (await self.store.partial(path, create=True)).close()
+        self.assertEqual(sorted(await self.store.partials_below("docker")), sorted(paths))
+
+    async def test_the_janitor_finds_old_sessions(self) -> None:
+        """They are among no children of the repositories."""
+        await (await self.store.partial(SESSION, create=True)).close()
+        policy = Policy(upload_expiry=1000)
+        janitor = Janitor(self.store, Repositories(self.store), policy, self.clock)  # type: ignore[arg-type] # a Clock
+        await janitor.sweep()
+        self.assertEqual(await self.store.partials_below("docker"), [SESSION])
+        self.advance(2000)
+        await janitor.sweep()
+        self.assertEqual(left(self.bucket, BLOB), [])
+
     async def test_a_server_without_multi_delete(self) -> None:
         self.mock.refuse = lambda environ: "501 NotImplemented" if environ["QUERY_STRING"] == "delete" else None
         for name in ("x", "y"):
@@ -426,6 +495,21 @@ class PartialTests(TestCase):
         for verb in (self.store.partial(SESSION), self.store.peek(SESSION), self.store.partials(SESSION)):
             with self.assertRaises(Unavailable):
                 await verb
+
+    async def test_each_refusal_is_an_outage(self) -> None:
+        """Of credentials that have expired, a clock that is wrong, or a server in trouble: nothing is missing."""
+        await self.store.put("a/one", b"1")
+        for refusal in ("400 ExpiredToken", "403 InvalidAccessKeyId", "403 RequestTimeTooSkewed", "500 InternalError"):
+            self.mock.refuse = lambda environ, refusal=refusal: refusal
+            for verb in (
+                self.store.read("a/one", 9), self.store.open("a/one"), self.store.stat("a/one"),
+                self.store.put("a/two", b"2", if_absent=True), self.store.list("a"), self.store.remove("a/one"),
+                self.store.partial(SESSION, create=True), self.store.sweep(0.0),
+            ):  # fmt: skip
+                with self.assertRaises(Unavailable):
+                    await verb
+        self.mock.refuse = lambda environ: None
+        self.assertEqual(left(self.bucket, BLOB), ["a/one"])
 
     async def test_small_objects(self) -> None:
         version = await self.store.put("a/one", b"1", if_absent=True)

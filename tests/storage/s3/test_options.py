@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import importlib.util
 import json
+import os
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -13,12 +15,14 @@ from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
 from cryptography.hazmat.primitives.hashes import SHA1
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from txregistry import config
 from txregistry.errors import Unavailable
 from txregistry.storage.s3.options import S3Options, Signing, from_keys, root_of
-from txregistry.storage.s3.segments import LARGEST, PARTS, SEGMENT, segment_size
+from txregistry.storage.s3.segments import LARGEST, PARTS, SEGMENT, Pieces, segment_size
 
 SKIP = None if importlib.util.find_spec("boto3") else "needs boto3"
 if SKIP is None:
@@ -50,6 +54,7 @@ class KeysTests(SynchronousTestCase):
     def test_all_keys(self):
         given = self.options(
             "storage_path: /images, s3_access_key: a, s3_secret_key: s, s3_encrypt: yes, s3_kms_key: k, s3_secure: no,"
+            " s3_cacert: /ca.pem,"
             " s3_region: r, s3_endpoint: 'http://h:1', s3_path_style: true, s3_checksums: when_required,"
             " boto_proxy: p, boto_proxy_port: 3128, boto_proxy_user: 'u@', boto_proxy_pass: ':',"
             " cloudfront: {base: d.example, keyid: i, keysecret: f}"
@@ -65,6 +70,7 @@ class KeysTests(SynchronousTestCase):
                 region="r",
                 path_style=True,
                 secure=False,
+                cacert="/ca.pem",
                 checksums="when_required",
                 encrypt=True,
                 kms_key="k",
@@ -124,6 +130,10 @@ class RequestTests(SynchronousTestCase):
         self.assertFalse([name for name in names if "checksum" in name or "trailer" in name])
         names = [name.lower() for name in self.sent()[0].headers]
         self.assertTrue([name for name in names if "checksum" in name])
+        for options in ({"endpoint": "http://127.0.0.1:1"}, {"secure": False}):  # the whole body is signed
+            request = self.sent(**options)[0]
+            self.assertFalse([name for name in request.headers if "checksum" in name.lower()])
+            self.assertEqual(request.headers["x-amz-content-sha256"].decode(), hashlib.sha256(b"x").hexdigest())
 
     def test_addresses(self):
         for options, url in (
@@ -180,3 +190,39 @@ class SegmentTests(SynchronousTestCase):
             self.assertLessEqual(size, 5 * 1024**3 + (300 << 20))
             begin, count = begin + size, count + 1
         self.assertLess(count, PARTS)
+
+
+class PiecesTests(SynchronousTestCase):
+    """The bytes of a segment, as they arrived."""
+
+    @given(st.lists(st.binary(max_size=9)), st.integers(0, 50), st.integers(0, 50))
+    @settings(deadline=None, derandomize=True)
+    def test_cut(self, batch, begin, end):
+        pieces, whole = Pieces(), b"".join(batch)
+        pieces.add(batch[:3])
+        pieces.add(batch[3:])
+        self.assertEqual(len(pieces), len(whole))
+        self.assertEqual(b"".join(pieces.cut(begin, end)), whole[begin:end])
+
+    @given(st.lists(st.binary(max_size=9)), st.integers(1, 20), st.integers(0, 99))
+    @settings(deadline=None, derandomize=True)
+    def test_read(self, batch, size, offset):
+        stream, whole = Pieces(batch).stream(), b"".join(batch)
+        self.assertEqual(stream.seek(0, os.SEEK_END), len(whole))
+        self.assertEqual(stream.read(size), b"")
+        begin = min(offset, len(whole))
+        self.assertEqual((stream.seek(begin), stream.tell()), (begin, begin))
+        found = b""
+        while piece := bytes(stream.read(size)):
+            self.assertLessEqual(len(piece), size)
+            self.assertGreaterEqual(len(piece) * 4, min(size, len(whole) - begin - len(found)))
+            found += piece
+            self.assertEqual(stream.tell(), begin + len(found))
+        self.assertEqual(found, whole[begin:])
+        stream.seek(-len(found), os.SEEK_CUR)
+        self.assertEqual(bytes(stream.read()), whole[begin:])
+        self.assertRaises(ValueError, stream.seek, len(whole) + 1)
+
+    def test_large_pieces_are_not_copied(self):
+        large = bytes(1 << 18)
+        self.assertIs(Pieces([large]).stream().read(1 << 20).obj, large)

@@ -3,66 +3,22 @@
 from __future__ import annotations
 
 import importlib.util
-import json
-import os
 import random
-import subprocess
-import sys
-from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-import txregistry
+from tests.storage.s3.processes import Worker
 
 # The engine's library and the mock are no part of the plain installation.
 MISSING = [name for name in ("boto3", "moto", "flask") if importlib.util.find_spec(name) is None]
 SKIP = f"needs {', '.join(MISSING)}" if MISSING else None
 if SKIP is None:
     from tests.storage.s3.mock import left, new_bucket, new_mock
-    from txregistry.storage.s3.bucket import Bucket
     from txregistry.storage.s3.segments import SEGMENT
 
 SESSION = "docker/registry/v2/repositories/a/b/_uploads/0001"
 BLOB = "docker/registry/v2/blobs/sha256/00/0000/data"
 MIB = 1024 * 1024
-
-
-class Server:
-    """Another process that holds and writes partial objects."""
-
-    def __init__(self, bucket: Bucket) -> None:
-        root = os.path.dirname(os.path.dirname(os.path.abspath(txregistry.__file__)))
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.storage.s3.worker", str(bucket.client.meta.endpoint_url), bucket.name],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": root},
-        )
-
-    def send(self, *command: object) -> None:
-        """Give a command without waiting for its end."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(command).encode() + b"\n")
-        self._process.stdin.flush()
-
-    def answer(self) -> Any:
-        """Wait for the end of a command."""
-        assert self._process.stdout is not None
-        return json.loads(self._process.stdout.readline())
-
-    def ask(self, *command: object) -> Any:
-        """Give a command and wait for its end."""
-        self.send(*command)
-        return self.answer()
-
-    def kill(self) -> None:
-        """End it as a power cut would."""
-        self._process.kill()
-
-    def end(self) -> None:
-        """End it and let go of its pipes."""
-        self._process.kill()
-        self._process.communicate()
 
 
 class TwoProcesses(SynchronousTestCase):
@@ -73,7 +29,7 @@ class TwoProcesses(SynchronousTestCase):
     def setUp(self) -> None:
         self.mock = new_mock(self)
         self.bucket = new_bucket(self.mock)
-        self.servers = [Server(self.bucket), Server(self.bucket)]
+        self.servers = [Worker(str(self.bucket.client.meta.endpoint_url), self.bucket.name) for _ in range(2)]
         for server in self.servers:
             self.addCleanup(server.end)
 

@@ -61,6 +61,9 @@ class MemoryBucket(Bucket):
         self._shared.objects[key] = data
         return hashlib.md5(data).hexdigest()
 
+    def put_pieces(self, key: str, pieces: segments.Pieces) -> None:
+        self.put(key, bytes(pieces.stream().read()))
+
     def get(self, key: str, start: int = 0, stop: int | None = None) -> tuple[bytes, str]:
         self._pause()
         if key not in self._shared.objects:

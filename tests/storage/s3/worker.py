@@ -1,6 +1,6 @@
 """A server process in miniature: takes commands, one JSON list on a line, and answers each with a line of JSON.
 
-    argument: endpoint and bucket
+    arguments: endpoint, bucket, access key and secret key
     ["hold", path, create]          hold a partial object                      -> its offset
     ["write", seed, size]           append so many bytes of that seed          -> the offset after them
     ["checkpoint", state]           -> null
@@ -32,10 +32,11 @@ BATCH = 256 * 1024
 class Worker:
     """The commands, each a method."""
 
-    def __init__(self, endpoint: str, bucket: str) -> None:
+    def __init__(self, endpoint: str, bucket: str, key: str, secret: str) -> None:
         self._clock = Clock()
         self._clock.advance(1_000_000)
-        self._store = S3Driver(bucket_at(endpoint, bucket), ImmediatePool(), self._clock)
+        held = bucket_at(endpoint, bucket, access_key=key, secret_key=secret)
+        self._store = S3Driver(held, ImmediatePool(), self._clock)
         self._partial: IPartial | None = None
 
     def _held(self) -> IPartial:

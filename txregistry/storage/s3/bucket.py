@@ -12,6 +12,7 @@ from txregistry.errors import LostRace, NotFound, StorageError, Unavailable
 from txregistry.interfaces import Entry
 from txregistry.storage.s3.connection import Connection, repeated
 from txregistry.storage.s3.options import S3Options
+from txregistry.storage.s3.segments import Pieces
 
 #: The largest object that one request copies, and the parts of a larger one, in bytes.
 COPY_LIMIT = 5 * 1024**3
@@ -97,6 +98,11 @@ class Bucket:
             answer = self.client.put_object(**self._object(key), Body=data)
         return str(answer["ETag"])
 
+    def put_pieces(self, key: str, pieces: Pieces) -> None:
+        """Write an object of more bytes, which need not be joined."""
+        with self.connection.errors(key):
+            self.client.put_object(**self._object(key), Body=pieces.stream(), **self._encryption)
+
     def get(self, key: str, start: int = 0, stop: int | None = None) -> tuple[bytes, str]:
         """The bytes from `start` to `stop`, and the ETag."""
         ranges = {} if stop is None else {"Range": f"bytes={start}-{stop - 1}"}
@@ -119,11 +125,8 @@ class Bucket:
         with self.connection.errors(key):
             answer = self.client.get_object(**self._object(key))
             data = answer["Body"].read()
-        told = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
-        if told is None:
-            raise Unavailable(key, "the server does not tell the time")
-        now = parsedate_to_datetime(told).timestamp()
-        return data, str(answer["ETag"]), now - answer["LastModified"].timestamp()
+            now = parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"]).timestamp()
+            return data, str(answer["ETag"]), now - answer["LastModified"].timestamp()
 
     # -- large objects ------------------------------------------------------------------------------------------
 
@@ -131,8 +134,8 @@ class Bucket:
         """A whole object, to be read."""
         with self.connection.errors(key):
             answer = self.client.get_object(**self._object(key))
-        modified = answer["LastModified"].timestamp()
-        return Opened(answer["Body"], int(answer["ContentLength"]), modified, str(answer["ETag"]))
+            modified = answer["LastModified"].timestamp()
+            return Opened(answer["Body"], int(answer["ContentLength"]), modified, str(answer["ETag"]))
 
     def stream(self, key: str, etag: str, start: int, stop: int) -> Any:
         """A body from which a range is read; Unavailable when another version is there now."""
@@ -150,7 +153,7 @@ class Bucket:
         """Size, time of modification, and ETag. NotFound may also mean that the whole bucket is missing."""
         with self.connection.errors(key):
             answer = self.client.head_object(**self._object(key))
-        return int(answer["ContentLength"]), answer["LastModified"].timestamp(), str(answer["ETag"])
+            return int(answer["ContentLength"]), answer["LastModified"].timestamp(), str(answer["ETag"])
 
     def exists(self, key: str) -> bool:
         """Whether there is such an object. A HEAD's 404 has no body to tell a missing key from a missing bucket."""
@@ -262,7 +265,7 @@ class Bucket:
         spans = {} if span is None else {"CopySourceRange": f"bytes={span[0]}-{span[1] - 1}"}
         with self.connection.errors(key):
             answer = self.client.upload_part_copy(**part, CopySource=self._object(source), **spans)
-        return str(answer["CopyPartResult"]["ETag"])
+            return str(answer["CopyPartResult"]["ETag"])
 
     def complete(self, key: str, upload: str, etags: Sequence[str]) -> None:
         """Make the object of its parts. NotFound when the upload was aborted."""

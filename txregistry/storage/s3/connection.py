@@ -5,6 +5,7 @@ Beside `signed.py` nothing else imports the library, and both do so when they ne
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -29,6 +30,30 @@ def repeated(error: BaseException) -> bool:
     return bool(response.get("ResponseMetadata", {}).get("RetryAttempts", 0))
 
 
+def _request_checksums(options: S3Options) -> str:
+    """When a checksum is sent: without TLS each body's SHA-256 is in the signature, and a CRC besides tells nothing."""
+    plain = options.endpoint.startswith("http://") if options.endpoint else not options.secure
+    return "when_required" if plain else options.checksums
+
+
+def _require_whole(operation_model: Any, response_dict: Mapping[str, Any], **_: object) -> None:
+    """OSError for an answer that was cut short, unless its body is a stream, which tells that itself.
+
+    `http.client` takes the end of a connection for the end of a head, and botocore what has no body for an empty
+    list: what is there would count as missing.
+    """
+    status, headers, body = (response_dict[name] for name in ("status_code", "headers", "body"))
+    if operation_model.http["method"] == "HEAD" or status in (204, 304):
+        return
+    length, streamed = headers.get("content-length", ""), not isinstance(body, bytes)
+    if headers.get("transfer-encoding", "").lower() == "chunked":
+        whole = streamed or bool(body)
+    else:
+        whole = length.isdigit() and (streamed or len(body) == int(length))
+    if not whole:
+        raise OSError("an answer was cut short")
+
+
 class Connection:
     """A client of one bucket that threads may share; it connects at the first request."""
 
@@ -51,6 +76,7 @@ class Connection:
             endpoint_url=options.endpoint,
             region_name=options.region or session.region_name or "us-east-1",
             use_ssl=options.secure,
+            verify=options.cacert,
             aws_access_key_id=options.access_key,
             aws_secret_access_key=options.secret_key,
             config=Config(
@@ -61,11 +87,12 @@ class Connection:
                 read_timeout=READ_SECONDS,
                 max_pool_connections=CONNECTIONS,
                 proxies={"http": options.proxy, "https": options.proxy} if options.proxy else None,
-                request_checksum_calculation=options.checksums,
+                request_checksum_calculation=_request_checksums(options),
                 response_checksum_validation=options.checksums,
             ),
         )
         client.meta.events.register("before-call.s3.PutObject", self._add_headers)
+        client.meta.events.register("before-parse.s3", _require_whole)
         return client
 
     @contextmanager
@@ -103,13 +130,17 @@ class Connection:
             raise Unavailable(path, f"{error.operation_name}: {code or status}") from error
         except (BotoCoreError, OSError) as error:
             raise Unavailable(path, f"{type(error).__name__}: {error}") from error
+        except (KeyError, ValueError) as error:  # the connection was cut within the headers
+            raise Unavailable(path, f"an answer that cannot be read: {error}") from error
 
     def check(self) -> None:
         """Unavailable, with one line as the reason, unless the bucket can be listed."""
         # As the module's text says.
         from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError  # noqa: PLC0415
 
-        place, name = self.options.place, self.name
+        place, name, cacert = self.options.place, self.name, self.options.cacert
+        if cacert is not None and not os.path.isfile(cacert):
+            raise Unavailable("", f"s3_cacert: there is no file {cacert}")
         try:
             self.client.list_objects_v2(Bucket=name, Prefix=self.options.root, MaxKeys=1)
         except ClientError as error:

@@ -13,6 +13,7 @@ from zope.interface import implementer
 
 from txregistry.errors import Busy, LostRace, NotFound, StorageError, TooLarge
 from txregistry.interfaces import (
+    IHidesPartials,
     IPartial,
     IReader,
     IRedirects,
@@ -30,10 +31,10 @@ from txregistry.storage.s3.reader import S3Reader
 from txregistry.storage.s3.records import Record
 from txregistry.storage.s3.segments import Budget
 from txregistry.storage.s3.signed import signed_url
-from txregistry.storage.s3.sweep import sweep
+from txregistry.storage.s3.sweep import paths_below, sweep
 
 
-@implementer(IStorageDriver, IRedirects, ISweeps)
+@implementer(IStorageDriver, IHidesPartials, IRedirects, ISweeps)
 class S3Driver:
     """The contract of `IStorageDriver` over a bucket; the pool belongs to whoever made it."""
 
@@ -117,27 +118,27 @@ class S3Driver:
 
     def partial(self, path: str, create: bool = False) -> Deferred[IPartial]:
         """Hold the partial object at `path`; time is told by the server's clock alone."""
+        return self.pool.run_small(self._create if create else self._hold, path)
 
-        def job() -> IPartial:
-            records = records_of(self.bucket, path)
-            if create:
-                with suppress(NotFound):
-                    records.latest()
-                    raise LostRace(path)
-                record = Record(hold=HOLD, moved=self.clock.seconds())
-                return self._held(path, (1, records.append(1, record), record))
-            number, etag, record, age = records.latest()
-            # Ages are differences of whole seconds.
-            if record.hold and age < record.hold + 1:
-                raise Busy(path)
-            partial = self._held(path, (number, etag, record))
-            try:
-                partial.claim()
-            except LostRace:  # another asked at the same moment
-                raise Busy(path) from None
-            return partial
+    def _create(self, path: str) -> IPartial:
+        records = records_of(self.bucket, path)
+        with suppress(NotFound):
+            records.latest()
+            raise LostRace(path)
+        record = Record(hold=HOLD, moved=self.clock.seconds())
+        return self._held(path, (1, records.append(1, record), record))
 
-        return self.pool.run_small(job)
+    def _hold(self, path: str) -> S3Partial:
+        number, etag, record, age = records_of(self.bucket, path).latest()
+        # Ages are differences of whole seconds.
+        if record.hold and age < record.hold + 1:
+            raise Busy(path)
+        partial = self._held(path, (number, etag, record))
+        try:
+            partial.claim()
+        except LostRace:  # another asked at the same moment
+            raise Busy(path) from None
+        return partial
 
     def _held(self, path: str, held: tuple[int, str, Record]) -> S3Partial:
         return S3Partial(self.bucket, self.pool, self.clock, self._budget, path, held)
@@ -157,13 +158,19 @@ class S3Driver:
         def job() -> Sequence[str]:
             names: list[str] = []
             token: str | None = None
+            begin = home(f"{prefix}/x").removesuffix("x/") if prefix else home("")
             while True:
-                entries, token = self.bucket.children(f"{PARTIALS}/{prefix}/@/", token, 1000)
+                entries, token = self.bucket.children(begin, token, 1000)
                 names += [f"{prefix}/{entry.name}" for entry in entries]
                 if token is None:
                     return names
 
         return self.pool.run_small(job)
+
+    def partials_below(self, prefix: str) -> Deferred[Sequence[str]]:
+        """The paths of the partial objects at any depth below a prefix."""
+        job: Deferred[Sequence[str]] = self.pool.run(paths_below, self.bucket, prefix)
+        return job
 
     def move(self, source: str, target: str) -> Deferred[None]:
         """Copy within the server, then remove."""
@@ -189,7 +196,7 @@ class S3Driver:
 
     def sweep(self, before: float) -> Deferred[int]:
         """Abort uploads that nobody goes on with, and remove segments of partial objects that have ended."""
-        return self.pool.run(sweep, self.bucket, before)
+        return self.pool.run(sweep, self.bucket, before, self._hold)
 
     def free_space(self) -> Deferred[int | None]:
         """Unknown."""

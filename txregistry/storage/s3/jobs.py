@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Sequence
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred, DeferredList
@@ -19,10 +20,24 @@ def patient(coroutine: Coroutine[Any, Any, T]) -> Deferred[T]:
     return outer
 
 
-async def all_of(works: Sequence[Deferred[T]]) -> list[T]:
-    """The results of jobs, of which none is under way any more, even when one has failed."""
-    outcomes: list[tuple[bool, Any]] = await DeferredList(works, consumeErrors=True)
-    for fine, outcome in outcomes:
-        if not fine:
-            outcome.raiseException()
-    return [outcome for _, outcome in outcomes]
+async def in_order(
+    works: Iterable[Callable[[], Deferred[T]]], width: int, between: Callable[[], Awaitable[None]]
+) -> list[T]:
+    """The results of jobs, of which `width` are under way at once; none is any more when one has failed.
+
+    `between` is called, and waited for, after each result.
+    """
+    results: list[T] = []
+    under_way: deque[Deferred[T]] = deque()
+    try:
+        for work in works:
+            if len(under_way) >= width:
+                results.append(await under_way.popleft())
+                await between()
+            under_way.append(work())
+        while under_way:
+            results.append(await under_way.popleft())
+        return results
+    finally:
+        # Empty unless one has failed, whose failure outweighs theirs.
+        await DeferredList(under_way, consumeErrors=True)

@@ -25,8 +25,9 @@ class S3Options:
     """A bucket, where it is, and how to speak with it.
 
     `root` is what all keys begin with, empty or with a slash at its end. None leaves it to the library's own chain of
-    environment, profile and role. `google` says that the server takes no trailing checksums, no condition on a PUT in
-    S3's headers, no copies as parts and no list of keys to delete.
+    environment, profile and role. `cacert` is the path of a PEM file with the authorities to trust. `google` says that
+    the server takes no trailing checksums, no condition on a PUT in S3's headers, no copies as parts and no list of
+    keys to delete.
     """
 
     bucket: str
@@ -37,6 +38,7 @@ class S3Options:
     region: str | None = None
     path_style: bool | None = None
     secure: bool = True
+    cacert: str | None = None
     checksums: str = "when_supported"
     encrypt: bool = False
     kms_key: str | None = None
@@ -84,6 +86,7 @@ def from_keys(engine: str, storage_path: str | None, keys: Mapping[str, Any]) ->
         region=keys["s3_region"] or None,
         path_style=_path_style(keys),
         secure=keys["s3_secure"],
+        cacert=keys["s3_cacert"] or None,
         checksums=keys["s3_checksums"],
         encrypt=keys["s3_encrypt"],
         kms_key=keys["s3_kms_key"] or None,

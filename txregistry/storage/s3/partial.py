@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from twisted.internet.defer import Deferred, fail
@@ -25,9 +26,9 @@ from txregistry.errors import LostRace, NotFound, StorageError, Unavailable, Wro
 from txregistry.interfaces import IPartial, Tap
 from txregistry.storage.pool import Lanes
 from txregistry.storage.s3.bucket import Bucket
-from txregistry.storage.s3.jobs import all_of, patient
+from txregistry.storage.s3.jobs import in_order, patient
 from txregistry.storage.s3.records import NeverStood, Record, Records
-from txregistry.storage.s3.segments import Budget, segment_size
+from txregistry.storage.s3.segments import Budget, Pieces, segment_size
 
 T = TypeVar("T")
 
@@ -51,8 +52,8 @@ class Tells(Protocol):
 
 def home(path: str) -> str:
     """Where the keys of a partial object begin; the `@` keeps a parent's partials apart from its children's."""
-    parent, _, name = path.rpartition("/")
-    return f"{PARTIALS}/{parent}/@/{name}/"
+    parent, slash, name = path.rpartition("/")
+    return f"{PARTIALS}/{parent}{slash}@/{name}/"
 
 
 def records_of(bucket: Bucket, path: str) -> Records:
@@ -69,13 +70,7 @@ class S3Partial:
     """
 
     def __init__(
-        self,
-        bucket: Bucket,
-        pool: Lanes,
-        clock: Tells,
-        budget: Budget,
-        path: str,
-        held: tuple[int, str, Record],
+        self, bucket: Bucket, pool: Lanes, clock: Tells, budget: Budget, path: str, held: tuple[int, str, Record]
     ) -> None:
         self._bucket, self._pool, self._now, self._path = bucket, pool, clock.seconds, path
         self._budget = budget
@@ -90,7 +85,7 @@ class S3Partial:
             self._tail = self._full.pop()
             self._begin -= self._tail[1]
         #: The bytes after the full segments; None as long as those of the tail were not fetched.
-        self._buffer: bytearray | None = None if self._tail else bytearray()
+        self._buffer: Pieces | None = None if self._tail else Pieces()
         self._written: set[str] = set()  # segments that no record names
         self._sending: deque[Deferred[None]] = deque()
         self._unsent = 0  # bytes of the segments that are on their way
@@ -164,16 +159,17 @@ class S3Partial:
             return
         upload, names = begun
         try:
-            etags: list[str] = []
-            for at in range(0, len(names), PARALLEL):
-                group = enumerate(names[at : at + PARALLEL], at + 1)
-                etags += await all_of([self._pool.run(self._copy, path, upload, *part) for part in group])
-                await self._pool.run(self._attempt, self._renew, COMMIT_HOLD)
+            copies = (partial(self._pool.run, self._copy, path, upload, *part) for part in enumerate(names, 1))
+            etags = await in_order(copies, PARALLEL, self._renew_commit)
             await self._pool.run(self._attempt, self._bucket.complete, path, upload, etags)
         except BaseException:
             await self._pool.run(self._abort, path, upload)
             raise
         await self._pool.run(self._attempt, self._end)
+
+    async def _renew_commit(self) -> None:
+        if self._now() - self._renewed >= COMMIT_HOLD / 4:
+            await self._pool.run(self._attempt, self._renew, COMMIT_HOLD)
 
     async def _closing(self) -> None:
         await self._sent()
@@ -186,6 +182,17 @@ class S3Partial:
         self._swap(HOLD)
         if self._record.upload:  # a commit that stalled: it must not complete when it wakes
             self._bucket.abort(*self._record.upload)
+
+    def drop_unnamed(self) -> int:
+        """After a claim: remove the segments that the record does not name, and let go of it; how many."""
+        try:
+            named = {name for name, _ in self._record.segments}
+            found = self._bucket.keys(f"{home(self._path)}segments/")
+            dead = [key for key, _ in found if key not in named]
+            self._bucket.delete_many(dead)
+            return len(dead)
+        finally:
+            self._close()
 
     def spill(self) -> int:
         """Put the bytes in memory into a segment, from which they are fetched when more come."""
@@ -201,7 +208,7 @@ class S3Partial:
             self._lock.release()
 
     def _in_memory(self) -> int:
-        return self._unsent + len(self._buffer or b"")
+        return self._unsent + len(self._buffer or ())
 
     def _attempt(self, job: Callable[..., T], *args: object) -> T:
         """Run a step that only a holder may take; after one that failed there is no other."""
@@ -266,9 +273,9 @@ class S3Partial:
         self._written.add(name)
         return name
 
-    def _send(self, name: str, data: bytearray) -> None:
+    def _send(self, name: str, data: Pieces) -> None:
         try:
-            self._bucket.put(name, bytes(data))
+            self._bucket.put_pieces(name, data)
         except BaseException as error:
             self._failed, self._usable = error, False
             raise
@@ -277,19 +284,18 @@ class S3Partial:
                 self._unsent -= len(data)
             self._budget.note(self, self._in_memory())
 
-    def _load(self) -> bytearray:
+    def _load(self) -> Pieces:
         if self._buffer is None:
             assert self._tail is not None, "bytes that are not in memory are in the tail"
-            self._buffer = bytearray(self._bucket.get(self._tail[0])[0])
+            self._buffer = Pieces([self._bucket.get(self._tail[0])[0]])
         return self._buffer
 
-    def _take(self, batch: Sequence[bytes], tap: Tap | None) -> tuple[str, bytearray] | None:
+    def _take(self, batch: Sequence[bytes], tap: Tap | None) -> tuple[str, Pieces] | None:
         """Append a batch to the buffer; name and bytes of the segment that it filled."""
         self._moved = self._now()
         self._renew()
         buffer = self._load()
-        for piece in batch:
-            buffer += piece
+        buffer.add(batch)
         if tap is not None:
             tap(batch)
         filled = None
@@ -298,7 +304,7 @@ class S3Partial:
             self._full.append((filled[0], len(buffer)))
             self._begin += len(buffer)
             self._drop(self._tail)
-            self._buffer, self._tail = bytearray(), None
+            self._buffer, self._tail = Pieces(), None
             with self._count:
                 self._unsent += len(buffer)
         self._renew()
@@ -311,7 +317,7 @@ class S3Partial:
         """Put the bytes that are only in memory into a segment."""
         if self._buffer and (self._tail is None or self._tail[1] != len(self._buffer)):
             name = self._new_segment()
-            self._bucket.put(name, bytes(self._buffer))
+            self._bucket.put_pieces(name, self._buffer)
             before, self._tail = self._tail, (name, len(self._buffer))
             self._drop(before)
 
@@ -338,15 +344,15 @@ class S3Partial:
         self._renew()
 
     def _feed_rest(self, begin: int, tap: Tap) -> None:
-        tap([bytes(self._load()[begin : begin + PIECE])])
+        tap(self._load().cut(begin, begin + PIECE))
         self._budget.note(self, self._in_memory())
 
     def _put_or_begin(self, path: str) -> tuple[str, list[str]] | None:
         """Begin an upload, its id and the names of the segments; or put what is small itself, and end."""
         if not self._full:
-            data = bytes(self._load())
+            data = self._load()
             self._swap(COMMIT_HOLD, upload=None)
-            self._bucket.put(path, data)
+            self._bucket.put_pieces(path, data)
             self._end()
             return None
         segments = self._segments()
@@ -386,5 +392,5 @@ class S3Partial:
                     self._swap(0.0, upload=None)
             with suppress(StorageError):  # goes with the partial object
                 self._bucket.delete_many(sorted(self._written))
-            self._usable, self._buffer = False, bytearray()
+            self._usable, self._buffer = False, Pieces()
             self._budget.note(self, 0)

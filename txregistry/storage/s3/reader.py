@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from contextlib import suppress
 from typing import Any
 
@@ -18,6 +19,8 @@ from txregistry.storage.s3.bucket import Bucket, Opened
 CHUNK = 1024 * 1024
 #: How often in a row a broken stream is taken up again without a byte in between.
 ATTEMPTS = 3
+#: Chunks that are read ahead of the client.
+AHEAD = 3
 
 
 class S3Chunks:
@@ -25,38 +28,48 @@ class S3Chunks:
 
     def __init__(self, reader: S3Reader, body: Any, start: int, stop: int) -> None:
         self._reader, self._body, self._at, self._stop = reader, body, start, stop
-        self._ahead: Deferred[bytes] | None = None
+        self._ready: deque[bytes | Failure] = deque()
+        self._waiting: Deferred[None] | None = None
         self._working = self._closed = False
 
     def __aiter__(self) -> S3Chunks:
         return self
 
     async def __anext__(self) -> bytes:
-        if self._ahead is None:
-            self._read_ahead()
-        if self._closed or self._ahead is None:
+        self._read_ahead()
+        if not self._ready and self._working:
+            self._waiting = Deferred()
+            await self._waiting
+        if self._closed or not self._ready:
             raise StopAsyncIteration
-        waiting, self._ahead = self._ahead, None
-        piece = await waiting
-        # The next one comes while this one is being sent.
+        piece = self._ready.popleft()
+        if isinstance(piece, Failure):
+            self.close()
+            piece.raiseException()
+        # The next ones come while this one is being sent.
         self._read_ahead()
         return piece
 
     def _read_ahead(self) -> None:
-        if self._closed or self._at >= self._stop:
-            self.close()
+        if self._closed or self._working or len(self._ready) >= AHEAD:
+            return
+        if self._at >= self._stop or (self._ready and isinstance(self._ready[-1], Failure)):
+            self._end()
             return
         self._working = True
-        self._ahead = self._reader.pool.run(self._next)
-        self._ahead.addBoth(self._worked)
+        self._reader.pool.run(self._next).addBoth(self._worked)
 
-    def _worked(self, result: bytes | Failure) -> bytes | Failure | None:
+    def _worked(self, result: bytes | Failure) -> None:
         self._working = False
-        if not self._closed:
-            return result
-        # Nobody waits any more, neither for a piece nor for an error.
-        self._end()
-        return None
+        if self._closed:
+            # Nobody waits any more, neither for a piece nor for an error.
+            self._end()
+        else:
+            self._ready.append(result)
+            self._read_ahead()
+        waiting, self._waiting = self._waiting, None
+        if waiting is not None:
+            waiting.callback(None)
 
     def _next(self) -> bytes:
         """The next piece; blocks."""
@@ -80,9 +93,7 @@ class S3Chunks:
     def close(self) -> None:
         """End it; a job under way ends first."""
         self._closed = True
-        ahead, self._ahead = self._ahead, None
-        if ahead is not None:
-            ahead.addErrback(lambda _: None)  # a failure that nobody will meet any more
+        self._ready.clear()
         if not self._working:
             self._end()
 

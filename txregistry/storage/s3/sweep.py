@@ -1,14 +1,39 @@
-"""What dies with a process on S3, and is removed later: unfinished multipart uploads, and segments without a record."""
+"""What dies with a process on S3, and is removed later: unfinished multipart uploads, and segments of no use."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Protocol
+
+from txregistry.errors import Busy, LostRace, NotFound
 from txregistry.storage.s3.bucket import Bucket
-from txregistry.storage.s3.partial import PARTIALS
+from txregistry.storage.s3.partial import PARTIALS, records_of
 
 
-def sweep(bucket: Bucket, before: float) -> int:
+class Held(Protocol):
+    """A partial object that has just been taken over."""
+
+    def drop_unnamed(self) -> int:
+        """Remove the segments that its last record does not name, and let go of it; how many."""
+        ...
+
+
+def path_of(key: str) -> str | None:
+    """The path of the partial object that a key belongs to; None if to none."""
+    parent, mark, rest = key.removeprefix(PARTIALS).rpartition("/@/")
+    name, below, _ = rest.partition("/")
+    return f"{parent}/{name}"[1:] if mark and below else None
+
+
+def paths_below(bucket: Bucket, prefix: str) -> list[str]:
+    """The paths of the partial objects at any depth below a prefix. Blocks."""
+    found = {path_of(key) for key, _ in bucket.keys(f"{PARTIALS}/{prefix}/")}
+    return sorted(path for path in found if path is not None)
+
+
+def sweep(bucket: Bucket, before: float, hold: Callable[[str], Held]) -> int:
     """Remove what nobody uses and is older than `before`, in seconds of the epoch; how many. Blocks."""
-    return _sweep_uploads(bucket, before) + _sweep_segments(bucket, before)
+    return _sweep_uploads(bucket, before) + _sweep_segments(bucket, before, hold)
 
 
 def _sweep_uploads(bucket: Bucket, before: float) -> int:
@@ -19,16 +44,35 @@ def _sweep_uploads(bucket: Bucket, before: float) -> int:
     return len(old)
 
 
-def _sweep_segments(bucket: Bucket, before: float) -> int:
-    """Remove what a holder wrote after another one had ended its partial object."""
-    homes: dict[str, list[str]] = {}
-    alive: set[str] = set()
+def _sweep_segments(bucket: Bucket, before: float, hold: Callable[[str], Held]) -> int:
+    """Remove segments that no record names: their holder was killed, or wrote them after the end; and ended records.
+
+    A holder writes segments before the record that names them, and a record a second while bytes flow. So a partial
+    object is left alone unless its last record is old as well, and taken over before anything of it is removed: a
+    holder that has slept so long must not go on with segments that are gone.
+    """
+    segments: dict[str, list[str]] = {}
+    records: dict[str, list[str]] = {}
+    recent: set[str] = set()
     for key, _, modified in bucket.listing(f"{PARTIALS}/"):
-        home, _, kind = key.rpartition("/")[0].rpartition("/")
-        if kind == "segments" and modified < before:
-            homes.setdefault(home, []).append(key)
-        else:
-            alive.add(home)
-    orphans = [key for home, keys in homes.items() if home not in alive for key in keys]
-    bucket.delete_many(orphans)
-    return len(orphans)
+        path = path_of(key)
+        if path is None:
+            continue
+        if modified >= before:
+            recent.add(path)
+        (segments if "/segments/" in key else records).setdefault(path, []).append(key)
+    removed = 0
+    for path in (segments.keys() | records.keys()) - recent:
+        pieces = segments.get(path, [])
+        try:
+            record = records_of(bucket, path).latest()[2]
+            if not {name for name, _ in record.segments}.issuperset(pieces):
+                removed += hold(path).drop_unnamed()
+        except (Busy, LostRace):  # it lives
+            continue
+        except NotFound:  # it has ended, and whoever ended it was killed in the middle of that
+            bucket.delete_many(pieces)
+            for key in records.get(path, ()):  # one by one: the record that says so goes last
+                bucket.delete(key)
+            removed += len(pieces)
+    return removed
