@@ -22,6 +22,8 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 GO_INSTALL = {
     "crane": ("v0.22.1", "github.com/google/go-containerregistry/cmd/crane"),
     "helm": ("v3.22.0", "helm.sh/helm/v3/cmd/helm"),
+    # Its last state, as the project has ended; for tests of what it and no other server does.
+    "minio": ("v0.0.0-20260212201848-7aac2a2c5b7c", "github.com/minio/minio"),
     "oras": ("v1.3.6", "oras.land/oras/cmd/oras"),
     "regctl": ("v0.11.7", "github.com/regclient/regclient/cmd/regctl"),
     "versitygw": ("v1.8.0", "github.com/versity/versitygw/cmd/versitygw"),
@@ -37,10 +39,10 @@ GO_MODULES = {
 # A program of ours in JavaScript, with its packages pinned beside it.
 NPM = "v1pull"
 
-# One in Python, with an environment of its own for the package that it needs.
-PYPI = "v1python"
+# Those in Python, each with an environment of its own for the packages pinned beside it, and the folder of each.
+PYPI = {"v1python": "python", "openstack": "openstack"}
 
-ALL_BUILT = (NPM, PYPI, *GO_MODULES, *GO_INSTALL)
+ALL_BUILT = (NPM, *PYPI, *GO_MODULES, *GO_INSTALL)
 
 
 def cache_directory() -> str:
@@ -59,7 +61,7 @@ def _module_version(module: str) -> str:
 
 
 def _sources(name: str) -> str:
-    return os.path.join(HERE, {NPM: "npm", PYPI: "python"}.get(name, f"go/{name}"))
+    return os.path.join(HERE, {NPM: "npm", **PYPI}.get(name, f"go/{name}"))
 
 
 def built_path(name: str) -> str:
@@ -98,7 +100,7 @@ def _build_into(work: str, name: str) -> None:
     else:
         shutil.copytree(_sources(name), work, dirs_exist_ok=True)
         command = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
-    if name == PYPI:
+    if name in PYPI:
         # Its interpreter is run by its path, so that the folder may move; its scripts would know the old one.
         venv.create(os.path.join(work, "venv"), with_pip=True)
         command = [os.path.join(work, "venv", "bin", "python"), "-m", "pip", "install", "-q", "-r", "requirements.txt"]

@@ -113,9 +113,7 @@ class SmtpSink(SMTPFactory):
     protocol = _Protocol
     noisy = False
 
-    def __init__(
-        self, tls: Any = None, users: "dict[str, str] | None" = None, refused: "tuple[str, ...]" = ()
-    ) -> None:
+    def __init__(self, tls: Any = None, users: "dict[str, str] | None" = None, refused: "tuple[str, ...]" = ()) -> None:
         self.tls = tls
         self.users = users or {}
         self.refused = refused

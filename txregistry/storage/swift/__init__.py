@@ -1,0 +1,1 @@
+"""OpenStack Swift as a storage engine, spoken with over treq."""
