@@ -9,24 +9,27 @@ import errno
 import ipaddress
 import os
 import re
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
 from cryptography.x509 import load_pem_x509_certificates
-from OpenSSL import SSL
-from OpenSSL.crypto import X509
-from twisted.internet import ssl
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IAddress, IListeningPort, IProtocolFactory
-from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 
+from txregistry.web.tls import TLSPort
 from txregistry.web.transport import RegistryPort
 
 
@@ -101,36 +104,56 @@ def parse(text: str) -> Endpoint:
 
 def tls_context(
     certificate: str, key: str, client_ca: str | None = None, files: Mapping[str, bytes] | None = None
-) -> Any:
+) -> ssl.SSLContext:
     """What `https:` endpoints serve with, from PEM files: the certificate with its chain, its key, and an authority.
 
     TLS 1.2 and newer, HTTP/1.1 alone by ALPN. With `client_ca` a client must show a certificate of that authority.
     The files are read now, while the process may still be root, unless they are among `files`, where a process that
     may not read them has their contents by path. ListenError for a file that cannot be read or used.
     """
-    files = files or {}
-    chain = _certificates(certificate, "certificate", files)
-    private = _private_key(key, files)
-    trusted = _certificates(client_ca, "client authority", files) if client_ca else []
-    ciphers = ssl.AcceptableCiphers.fromOpenSSLCipherString(CIPHERS)
-    authorities = ssl.trustRootFromCertificates([ssl.Certificate(X509.from_cryptography(each)) for each in trusted])
-    options = ssl.CertificateOptions(
-        privateKey=private,
-        certificate=chain[0],
-        extraCertChain=chain[1:],
-        raiseMinimumTo=ssl.TLSVersion.TLSv1_2,
-        acceptableCiphers=ciphers,
-        acceptableProtocols=[b"http/1.1"],
-        trustRoot=authorities if trusted else None,
-    )
+    chain, private = credentials(certificate, key, files)
+    trusted = _certificates(client_ca, "client authority", files or {}) if client_ca else []
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    # The end of a connection is told by HTTP's lengths. That some clients do not take leave by TLS is no error.
+    context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_IGNORE_UNEXPECTED_EOF
+    context.set_ciphers(CIPHERS)
+    context.set_alpn_protocols(["http/1.1"])
+    pem = b"".join(each.public_bytes(Encoding.PEM) for each in chain)
+    pem += private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     try:
-        options.getContext()
-    except SSL.Error as error:
-        reasons = {str(part[-1]) for part in error.args[0]}
-        if any("mismatch" in reason for reason in reasons):
-            raise ListenError(f"the certificate {certificate} and the key {key} do not belong together") from None
-        raise ListenError(f"the certificate {certificate} cannot be used: {', '.join(sorted(reasons))}") from None
-    return options
+        _load(context, pem)
+        if trusted:
+            context.load_verify_locations(cadata=b"".join(each.public_bytes(Encoding.DER) for each in trusted))
+            context.verify_mode = ssl.CERT_REQUIRED
+    except ssl.SSLError as error:
+        reason = (error.reason or str(error)).replace("_", " ").lower()
+        raise ListenError(f"the certificate {certificate} cannot be used: {reason}") from None
+    except OSError as error:
+        raise ListenError(f"the certificate {certificate} cannot be given to OpenSSL: {error}") from None
+    return context
+
+
+def _load(context: ssl.SSLContext, pem: bytes) -> None:
+    """Give a context its certificate and key, for which it takes nothing but a path: that of a file in memory."""
+    descriptor = os.memfd_create("key")
+    try:
+        os.write(descriptor, pem)
+        context.load_cert_chain(f"/proc/self/fd/{descriptor}")
+    finally:
+        os.close(descriptor)
+
+
+def credentials(certificate: str, key: str, files: Mapping[str, bytes] | None = None) -> tuple[list[Any], Any]:
+    """The certificates of a PEM file, in order, and the key that belongs to the first; see `tls_context`.
+
+    They are those of the package cryptography. ListenError.
+    """
+    chain = _certificates(certificate, "certificate", files or {})
+    private = _private_key(key, files or {})
+    if chain[0].public_key() != private.public_key():
+        raise ListenError(f"the certificate {certificate} and the key {key} do not belong together")
+    return chain, private
 
 
 def read_pem(path: str, what: str) -> bytes:
@@ -143,7 +166,7 @@ def read_pem(path: str, what: str) -> bytes:
 
 
 def _certificates(path: str, what: str, files: Mapping[str, bytes]) -> list[Any]:
-    """All certificates of a PEM file, in order: those of cryptography, of which Twisted's annotations do not know."""
+    """All certificates of a PEM file, in order."""
     data = files[path] if path in files else read_pem(path, what)
     if b"-----BEGIN CERTIFICATE-----" not in data:
         raise ListenError(f"the {what} {path} has no certificate in PEM form")
@@ -165,13 +188,17 @@ def _private_key(path: str, files: Mapping[str, bytes]) -> Any:
         raise ListenError(f"the key {path} is not a valid private key") from None
 
 
-def listen(reactor: Any, endpoint: Endpoint, factory: IProtocolFactory, tls: Any = None) -> IListeningPort:
+def listen(
+    reactor: Any, endpoint: Endpoint, factory: IProtocolFactory, tls: ssl.SSLContext | None = None
+) -> IListeningPort:
     """Open the socket now. `tls` is what `tls_context` gave; ListenError if the socket cannot be opened."""
     try:
         if endpoint.kind in PORTS:
-            if endpoint.needs_certificate:
-                factory = TLSMemoryBIOFactory(tls, False, factory, reactor)
-            port = RegistryPort(endpoint.port, factory, endpoint.backlog, endpoint.interface, reactor)
+            kind = TLSPort if endpoint.needs_certificate else RegistryPort
+            port = kind(endpoint.port, factory, endpoint.backlog, endpoint.interface, reactor)
+            if isinstance(port, TLSPort):
+                assert tls is not None, "an endpoint with TLS has a certificate"
+                port.context = tls
             port.startListening()
             return port
         return _now(serverFromString(reactor, endpoint.text).listen(factory))

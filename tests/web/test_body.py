@@ -14,7 +14,7 @@ from txregistry.errors import BodyTooLarge, ClientGone, MalformedBody
 from txregistry.testing.agent import WINDOW, Agent, Exchange
 from txregistry.web.body import HIGH_WATER, SMALL, Body
 from txregistry.web.channel import DRAIN_BYTES
-from txregistry.web.request import send_chunks
+from txregistry.web.sending import send_chunks
 
 
 class Source:

@@ -1,20 +1,33 @@
-"""What clients see on real sockets: each is a blocking one in a thread, the server runs in the reactor."""
+"""What clients see on real sockets: each is a blocking one in a thread, the server runs in the reactor.
+
+Everything runs on our own ports and on Twisted's, plain and with TLS; a few requests on each other endpoint.
+"""
 
 import http.client
 import select
 import socket
 from collections.abc import Iterator
+from typing import Any
 
 from klein import Klein
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
-from twisted.trial.unittest import TestCase
 
-from txregistry.testing.agent import parse_response, request_head
+from tests.web.ports import (
+    Plain,
+    PortTestCase,
+    Reader,
+    Secure,
+    SSLEndpoint,
+    Systemd,
+    TwistedPlain,
+    TwistedSecure,
+    Unix,
+)
+from txregistry.testing.agent import request_head
 from txregistry.web import channel
-from txregistry.web.request import send_chunks
+from txregistry.web.sending import send_chunks
 from txregistry.web.site import RegistrySite
-from txregistry.web.transport import RegistryPort
 
 PIECE = bytes(1 << 16)
 LARGE = 256 << 20
@@ -42,7 +55,7 @@ class Pieces:
         self.closed.callback(None)
 
 
-class SocketTests(TestCase):
+class SocketTestCase(PortTestCase):
     def setUp(self) -> None:
         from twisted.internet import reactor
 
@@ -66,29 +79,24 @@ class SocketTests(TestCase):
             request.setHeader("Content-Length", str(LARGE))
             await send_chunks(request, self.pieces)
 
+        @app.route("/slow", methods=["GET"])
+        async def slow(request):
+            await self.sleep(0.05)
+            request.setHeader("Content-Length", "4")
+            return b"slow"
+
         self.sizes: list[int] = []
         self.log: list[str] = []
         self.site = RegistrySite(app.resource(), reactor, access_log=self.log.append)
-        self.port = RegistryPort(0, self.site, 50, "127.0.0.1", reactor)
-        self.port.startListening()
-        self.address = ("127.0.0.1", self.port.getHost().port)
-        self.reactor = reactor
-
-    def tearDown(self):
-        self.site.cut_connections()
-        return maybeDeferred(self.port.stopListening)
-
-    def connect(self) -> socket.socket:
-        return socket.create_connection(self.address, timeout=20)
+        self.site_on_port(self.site)
 
     def answer(self, connection: socket.socket) -> tuple[int, bytes]:
-        received = b""
-        while (parsed := parse_response(received, head=False, closed=False)) is None:
-            data = connection.recv(1 << 16)
-            if not data:
-                raise AssertionError(f"the connection was closed after {received!r}")
-            received += data
-        return parsed[0].code, parsed[0].body
+        response = Reader(connection).answer()
+        return response.code, response.body
+
+
+class SocketTests(SocketTestCase):
+    """`tcp:`."""
 
     async def test_refused_upload_of_300_mb(self) -> None:
         """A client that looks for an answer while it sends has it before 8 MB."""
@@ -186,9 +194,8 @@ class SocketTests(TestCase):
                 yield PIECE
 
         def client() -> list[tuple[bytes, str | None]]:
-            connection = http.client.HTTPConnection(*self.address, timeout=20)
-            connection.connect()
-            first = connection.sock
+            connection = http.client.HTTPConnection("localhost")
+            first = connection.sock = self.connect()
             got = []
             for body in (bytes(size), chunks(), b""):
                 self.sizes.clear()
@@ -212,7 +219,101 @@ class SocketTests(TestCase):
         self.assertEqual(code, 400)
         self.assertIn(b"malformed", text)
 
-    def sleep(self, seconds: float) -> Deferred[None]:
-        done: Deferred[None] = Deferred()
-        self.reactor.callLater(seconds, done.callback, None)
-        return done
+    async def test_client_closes_its_side(self) -> None:
+        """One that has sent all its requests, and says so, gets all answers."""
+
+        def client() -> list[tuple[int, bytes]]:
+            with self.connect() as connection:
+                get = request_head("PUT", "/read", length=5)
+                connection.sendall(get + b"12345" + get + b"12345" + request_head("GET", "/slow"))
+                self.half_close(connection)
+                reader = Reader(connection)
+                answers = [reader.answer() for _ in range(3)]
+                self.assertEqual(connection.recv(100), b"")
+                return [(response.code, response.body) for response in answers]
+
+        if self.kind is TwistedSecure:
+            return  # Twisted's TLS knows no connection that is closed on one side
+        answers = await deferToThread(client)
+        self.assertEqual(answers, [(200, b"5"), (200, b"10"), (200, b"slow")])
+        await self.until(lambda: not self.site.channels)
+
+    def half_close(self, connection: socket.socket) -> None:
+        # Not the method of the TLS socket, which would end TLS before.
+        socket.socket.shutdown(connection, socket.SHUT_WR)
+
+    async def test_client_closes_its_side_in_the_middle_of_a_body(self) -> None:
+        def client() -> bytes:
+            with self.connect() as connection:
+                connection.sendall(request_head("PUT", "/read", length=50) + b"12345")
+                self.half_close(connection)
+                return Reader(connection).rest()
+
+        self.assertEqual(await deferToThread(client), b"")
+        await self.until(lambda: self.log)
+        self.assertIn('"PUT /read HTTP/1.1" 499', self.log[0])
+
+
+class SecureSocketTests(SocketTests):
+    """`https:`."""
+
+    kind = Secure
+
+
+class TwistedSocketTests(SocketTests):
+    """TCP without anything of ours below the channel."""
+
+    kind = TwistedPlain
+
+
+class TwistedSecureSocketTests(SocketTests):
+    """TLS without anything of ours below the channel."""
+
+    kind = TwistedSecure
+
+
+class OtherEndpointTests(SocketTestCase):
+    """`unix:`."""
+
+    kind: type[Plain] = Unix
+
+    async def test_a_dozen_requests(self) -> None:
+        def client() -> list[Any]:
+            with self.connect() as connection:
+                reader = Reader(connection)
+                got: list[Any] = []
+                for length in (5, None, 0, 1 << 20):
+                    body = bytes(5 if length is None else length)
+                    connection.sendall(request_head("PUT", "/read", length=length))
+                    connection.sendall(body if length is not None else b"5\r\n%s\r\n0\r\n\r\n" % body)
+                    got.append(int(reader.answer().body))
+                for method, target in (("GET", "/slow"), ("HEAD", "/slow"), ("GET", "/none"), ("POST", "/slow")):
+                    connection.sendall(request_head(method, target))
+                    got.append(reader.answer(head=method == "HEAD").code)
+                connection.sendall(request_head("GET", "/slow") * 3)
+                got += [reader.answer().body for _ in range(3)]
+                connection.sendall(request_head("PUT", "/refuse", length=1 << 30))
+                got += [reader.answer().code, reader.rest()]
+                return got
+
+        got = await deferToThread(client)
+        sums = [5, 10, 10, 10 + (1 << 20)]
+        self.assertEqual(got, [*sums, 200, 200, 404, 405, b"slow", b"slow", b"slow", 401, b""])
+        await self.until(lambda: len(self.log) == 12)
+        self.assertEqual([line.split()[0] for line in self.log], [self.peer] * 12)
+
+    peer = "-"
+
+
+class SSLEndpointTests(OtherEndpointTests):
+    """`ssl:`."""
+
+    kind = SSLEndpoint
+    peer = "127.0.0.1"
+
+
+class SystemdEndpointTests(OtherEndpointTests):
+    """`systemd:`."""
+
+    kind = Systemd
+    peer = "127.0.0.1"

@@ -15,7 +15,7 @@ from twisted.trial.unittest import TestCase
 
 from txregistry.testing.agent import Response, parse_response, request_head
 from txregistry.web.channel import SHORT_REST
-from txregistry.web.request import send_chunks
+from txregistry.web.sending import send_chunks
 from txregistry.web.site import RegistrySite
 from txregistry.web.transport import RegistryPort, RegistryServer
 

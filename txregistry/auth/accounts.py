@@ -58,9 +58,8 @@ class Accounts:
     async def check(self, name: str, password: str, address: str) -> bool:
         """Whether these are an account's name and password."""
         hashed = (await self._users()).get(name)
-        key = hmac.digest(self._key, f"{name}\0{password}".encode("utf-8", "surrogateescape"), "sha256")
-        until, remembered = self._right.get(key, (0.0, ""))
-        if hashed is not None and remembered == hashed and self._clock.seconds() < until:
+        key = self._remembered_as(name, password)
+        if self._is_remembered(key, hashed):
             return True
         self._require_tries(address)
         right = await self._hash(address, self._compare, password, hashed)
@@ -72,6 +71,21 @@ class Accounts:
         else:
             self._count_try(address)
         return right
+
+    def knows(self, name: str, password: str) -> bool:
+        """Whether it can be told at once that these are an account's name and password.
+
+        They were found right a while ago, and its line in the users file is what it was then. False says nothing.
+        """
+        hashed = self._file.read_now().get(name)
+        return hashed is not None and self._is_remembered(self._remembered_as(name, password), hashed)
+
+    def _remembered_as(self, name: str, password: str) -> bytes:
+        return hmac.digest(self._key, f"{name}\0{password}".encode("utf-8", "surrogateescape"), "sha256")
+
+    def _is_remembered(self, key: bytes, hashed: str | None) -> bool:
+        until, remembered = self._right.get(key, (0.0, ""))
+        return hashed is not None and remembered == hashed and self._clock.seconds() < until
 
     async def create(self, name: str, password: str, address: str) -> None:
         """Make a new account; V1Error for a name or password that cannot be, UserExists."""

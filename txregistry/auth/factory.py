@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import Any
@@ -75,9 +75,17 @@ def check(options: AccessOptions, files: Mapping[str, bytes] | None = None) -> S
 
 
 def make_guard(
-    options: AccessOptions, signatures: Signatures | None, driver: IStorageDriver, pool: IPool, reactor: Any
+    options: AccessOptions,
+    signatures: Signatures | None,
+    driver: IStorageDriver,
+    pool: IPool,
+    reactor: Any,
+    is_near: Callable[[str], bool] = lambda _path: False,
 ) -> Guard:
-    """The guard, of options that `check` has looked at. `driver` is the engine itself, without a cache before it."""
+    """The guard, of options that `check` has looked at. `driver` is the engine itself, without a cache before it.
+
+    `is_near` tells whether to look at a path never means to wait for a network.
+    """
     key = options.secret_key or secrets.token_hex(32)
     index = accounts = None
     if options.index_endpoint is not None:
@@ -87,7 +95,8 @@ def make_guard(
         agent, connections = make_agent(reactor)
         index = Index(options.index_endpoint, agent, reactor, connections)
     if options.users_file is not None:
-        accounts = Accounts(UsersFile(options.users_file), pool, reactor, open=options.accounts_open)
+        file = UsersFile(options.users_file, in_place=is_near(os.path.dirname(options.users_file)))
+        accounts = Accounts(file, pool, reactor, open=options.accounts_open)
     return Guard(
         Parts(
             now=reactor.seconds,

@@ -66,15 +66,20 @@ class Facts:
 
     def basic(self) -> tuple[str, str] | None:
         """Name and password of Basic credentials; None without, also for those that cannot be read or are empty."""
-        scheme, _, rest = self.authorization.partition(" ")
-        if scheme.lower() != "basic":
-            return None
-        try:
-            text = base64.b64decode(rest.strip(), validate=True).decode("utf-8")
-        except (binascii.Error, ValueError):
-            return None
-        name, colon, password = text.partition(":")
-        return (name, password) if colon and name else None
+        return basic(self.authorization)
+
+
+def basic(authorization: str) -> tuple[str, str] | None:
+    """Name and password in an Authorization header; see `Facts.basic`."""
+    scheme, _, rest = authorization.partition(" ")
+    if scheme.lower() != "basic":
+        return None
+    try:
+        text = base64.b64decode(rest.strip(), validate=True).decode("utf-8")
+    except (binascii.Error, ValueError):
+        return None
+    name, colon, password = text.partition(":")
+    return (name, password) if colon and name else None
 
 
 class By(Enum):

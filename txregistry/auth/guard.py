@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from txregistry.auth.facts import By, Facts, Grant, Kind, Refused
+from txregistry.auth.facts import By, Facts, Grant, Kind, Refused, basic
 from txregistry.auth.glance import glance_access
 from txregistry.auth.image_lists import ImageLists, Images
 from txregistry.auth.sessions import CLEAR, COOKIE, Session, Sessions
@@ -62,6 +62,19 @@ class Guard:
         self.asks_nothing = self.is_open and not parts.glance_endpoints
         #: Whether it can decide over V2, whose clients have no tokens of an index.
         self.knows_v2 = parts.index is None
+
+    def allows_now(self, v2: bool, authorization: str) -> bool:
+        """Whether it can be told at once that a request which reads goes on, with its headers as they were set.
+
+        It has no cookie, and none of the headers that a guard looks at but `authorization`, which is empty without
+        that. False says nothing: `allow` or `allow_v2` has to be asked.
+        """
+        if self.asks_nothing:
+            return True
+        if self.accounts is None:
+            return False
+        given = basic(authorization) if v2 else None
+        return not v2 or (given is not None and self.accounts.knows(*given))
 
     async def allow(self, facts: Facts) -> Grant:
         """Let a request go on, or raise Refused; UpstreamUnavailable if it cannot be known, StorageError.

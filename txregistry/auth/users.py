@@ -62,10 +62,14 @@ def is_password(password: str, hashed: str) -> bool:
 
 
 class UsersFile:
-    """The users file at `path`; one that is not there has no users."""
+    """The users file at `path`; one that is not there has no users.
 
-    def __init__(self, path: str) -> None:
+    Where it may be looked at `in_place`, that never waits for a network.
+    """
+
+    def __init__(self, path: str, in_place: bool = False) -> None:
         self.path = path
+        self._in_place = in_place
         # One value, as several threads may set it.
         self._last: tuple[tuple[int, ...], Mapping[str, str]] = ((), {})
 
@@ -78,13 +82,22 @@ class UsersFile:
             found = os.stat(self.path)
         except FileNotFoundError:
             return {}
-        seen = (found.st_mtime_ns, found.st_size, found.st_ino)
+        seen = _state(found)
         before, users = self._last
         if seen != before:
             with open(self.path, encoding="utf-8", errors="surrogateescape") as file:
                 users = dict(_parse(file.read(_FILE_LIMIT)))
             self._last = (seen, users)
         return users
+
+    def read_now(self) -> Mapping[str, str]:
+        """The same at once, on the reactor's thread, if the file has not changed since it was read; else nothing."""
+        try:
+            found = os.stat(self.path) if self._in_place else None
+        except OSError:
+            return {}
+        before, users = self._last
+        return users if found is not None and _state(found) == before else {}
 
     def create(self, name: str, password: str) -> None:
         """Add an account; UserExists, UserInvalid, OSError."""
@@ -154,6 +167,10 @@ class UsersFile:
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+def _state(found: os.stat_result) -> tuple[int, ...]:
+    return found.st_mtime_ns, found.st_size, found.st_ino
 
 
 def _parse(text: str) -> Iterator[tuple[str, str]]:

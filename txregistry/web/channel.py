@@ -7,13 +7,15 @@ on the phase:
     phase    entered when                                 timer                       after the route's answer
     IDLE     the last request is answered                 idle                        -
     HEAD     the first byte of a request has come         the whole head's deadline   -
-    BODY     the headers are complete, a body follows     idle, while a reader waits  REST (little is left) or CLOSING
+    BODY     the headers are complete, a body follows     pace, while a reader waits  REST (little is left) or CLOSING
     REST     answered; a short rest of the body follows   idle                        -
     WHOLE    the request's last byte has come             none                        IDLE, or the connection ends
     CLOSING  nothing that comes is parsed any more        until it is aborted         half-closed, drained, aborted
 
-Each timer is a deadline: a byte that trickles in prolongs none. All names that Twisted does not publish are used in
-this module alone.
+Each timer is a deadline: a byte that trickles in prolongs none. In every phase a client has to take what is sent to it
+at a minimum rate, which its transport minds; see `pace.py`.
+
+A client may close its side when it has sent its requests, and still gets all answers.
 """
 
 # The methods of HTTPChannel have no annotations, so that calling the overridden one would be an error everywhere.
@@ -24,15 +26,18 @@ from __future__ import annotations
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet.interfaces import ISSLTransport
+from twisted.internet.interfaces import IHalfCloseableProtocol, ISSLTransport
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel
 from twisted.web.http_headers import Headers
+from zope.interface import implementer
 
 from txregistry.errors import MalformedBody
+from txregistry.web.transport import RegistryServer
 
 if TYPE_CHECKING:
+    from txregistry.web.pace import Pace
     from txregistry.web.request import RegistryRequest
     from txregistry.web.site import RegistrySite
 
@@ -44,6 +49,8 @@ SHORT_REST = 64 * 1024
 #: until the client closes or so many seconds have passed. The kernel's buffers take some megabytes more.
 DRAIN_BYTES = 1 << 20
 DRAIN_SECONDS = 5.0
+#: What another transport than ours may have buffered of an answer, without telling how much of it was taken.
+BUFFERED = 1 << 20
 
 #: The first byte of a TLS handshake. No HTTP method begins with it.
 TLS_HANDSHAKE = b"\x16"
@@ -65,6 +72,7 @@ class Phase(Enum):
     CLOSING = auto()
 
 
+@implementer(IHalfCloseableProtocol)
 class Channel(HTTPChannel):
     """The protocol of one connection; `site` and `timeOut`, the idle timeout in seconds, are set by the factory."""
 
@@ -79,12 +87,15 @@ class Channel(HTTPChannel):
     _networkProducer: Any
     phase = Phase.IDLE
     _drained = 0
+    _body_pace: Pace | None = None
+    _client_host: str | None = None
 
     # -- bytes from the transport ------------------------------------------------------------------------------
 
     def connectionMade(self) -> None:
         """Start the idle timer."""
         self._idle_timeout = self.timeOut
+        self._has_own_transport = isinstance(self.transport, RegistryServer)
         self.site.channels.add(self)
         super().connectionMade()
 
@@ -112,6 +123,12 @@ class Channel(HTTPChannel):
         self.setTimeout(self._idle_timeout)
         self.transport.write(answer)
         return True
+
+    def client_host(self) -> str | None:
+        """The address of whoever connected; None on a UNIX socket."""
+        if self._client_host is None:
+            self._client_host = getattr(self.getPeer(), "host", None)
+        return self._client_host
 
     def _mind_head(self) -> None:
         """If a next head has begun to come, start its deadline."""
@@ -149,12 +166,18 @@ class Channel(HTTPChannel):
         if self.phase is Phase.CLOSING:
             self._drain(data)
         else:
+            if self._body_pace is not None:
+                self._body_pace.moved(len(data))
             super().rawDataReceived(data)
 
     # -- the phases of a request -------------------------------------------------------------------------------
 
     def allHeadersReceived(self) -> None:
         """Enter the route, if a body follows; else `allContentReceived` does, which is called next."""
+        hosts = self.requests[-1].requestHeaders.getRawHeaders(b"Host", [])
+        if len(hosts) > 1 or (not hosts and self._version == b"HTTP/1.1"):  # RFC 9112, 3.2
+            self._refuse(400, "a request has one Host header")
+            return
         super().allHeadersReceived()
         self.setTimeout(None)
         if self.length != 0:
@@ -166,6 +189,7 @@ class Channel(HTTPChannel):
         if self.phase is Phase.CLOSING:
             return
         answered = self.phase is Phase.REST
+        self._end_body_pace()
         request = self.requests[-1]
         self.phase = Phase.WHOLE
         super().allContentReceived()  # calls requestReceived: for a request with a body the second time
@@ -176,10 +200,11 @@ class Channel(HTTPChannel):
         """Go on after an answer, see the table above: Twisted may only hear of it once the request is whole."""
         if self.phase is Phase.WHOLE:
             self.phase = Phase.IDLE if self.persistent else Phase.CLOSING
-            self.setTimeout(self._idle_timeout)  # of a closed connection: for what is still to be sent
+            self._mind_silence()
             super().requestDone(request)  # parses what else has come
         elif self.phase is Phase.BODY and (self.persistent or request.body.remaining == 0):
             self.phase = Phase.REST
+            self._end_body_pace()
             self.setTimeout(self._idle_timeout)
             self.release_body()
         else:
@@ -219,11 +244,19 @@ class Channel(HTTPChannel):
             request.body.expects_continue = False
             if not request.startedWriting and not request.body.received:
                 super()._send100Continue()
-        self.setTimeout(self._idle_timeout)
+        if self._body_pace is None:
+            self._body_pace = self.site.pace(self.transport.abortConnection)
+        self._body_pace.wait()
 
     def body_arrived(self) -> None:
         """See `body.Source`."""
-        self.setTimeout(None)
+        if self._body_pace is not None:
+            self._body_pace.rest()
+
+    def _end_body_pace(self) -> None:
+        if self._body_pace is not None:
+            self._body_pace.end()
+            self._body_pace = None
 
     def hold_body(self) -> None:
         """See `body.Source`."""
@@ -242,8 +275,16 @@ class Channel(HTTPChannel):
         if self._waitingForTransport and streaming:
             producer.pauseProducing()
 
+    def pauseProducing(self) -> None:
+        """Send nothing more, as the transport is full; ours minds by itself how long."""
+        super().pauseProducing()
+        if self.phase is Phase.WHOLE and not self._has_own_transport:
+            self.setTimeout(self.site.patience + BUFFERED / self.site.minimum_rate)
+
     def resumeProducing(self) -> None:
         """Go on sending; and receiving, unless the body's reader is behind."""
+        if self.phase is Phase.WHOLE:
+            self.setTimeout(None)
         super().resumeProducing()
         if self.phase is Phase.BODY and self.requests[0].body.held:
             self.hold_body()
@@ -260,10 +301,28 @@ class Channel(HTTPChannel):
         elif self.phase is Phase.IDLE:
             # The last answer may still be on its way to a slow client: nothing that was written is cut off.
             self.phase = Phase.CLOSING
-            self.setTimeout(self._idle_timeout)
+            self._mind_silence()
             self.loseConnection()
         else:
             self.transport.abortConnection()
+
+    def _mind_silence(self) -> None:
+        """Give a client time for its next request; or for the rest of its last answer, where nobody minds its pace."""
+        if self.phase is Phase.CLOSING and self._has_own_transport:
+            self.setTimeout(None)
+        else:
+            self.setTimeout(self._idle_timeout)
+
+    def readConnectionLost(self) -> None:
+        """Note that the client has sent its last byte: what it has asked for completely is answered.
+
+        Nothing is read while an answer is made, and when reading goes on after it this is called again.
+        """
+        if self.phase is not Phase.WHOLE:
+            self.transport.loseConnection()
+
+    def writeConnectionLost(self) -> None:
+        """See IHalfCloseableProtocol; nothing is left to do."""
 
     def _respondToBadRequestAndDisconnect(self) -> None:
         if self.phase is not Phase.BODY:
@@ -289,10 +348,11 @@ class Channel(HTTPChannel):
     def _close(self) -> None:
         """Half-close after what was written, and let the client read it: it may be in the middle of sending."""
         self.phase = Phase.CLOSING
+        self._end_body_pace()
         self.setTimeout(DRAIN_SECONDS)
         self._networkProducer.resumeProducing()
         self._networkProducer.unregisterProducer()
-        if ISSLTransport.providedBy(self.transport):
+        if ISSLTransport.providedBy(self.transport) and not self._has_own_transport:
             self.transport.loseConnection()  # sends close_notify and reads on until the client's
         else:
             self.transport.loseWriteConnection()
@@ -307,4 +367,5 @@ class Channel(HTTPChannel):
         """Tell the requests."""
         self.site.forget(self)
         self.phase = Phase.CLOSING
+        self._end_body_pace()
         super().connectionLost(reason)

@@ -110,12 +110,13 @@ def handle_errors(app: Klein) -> None:
     """Let every exception that a route of this app raises be answered here."""
 
     def answered(request: IRequest, failure: Failure) -> bytes:
-        return _answer_for(cast(RegistryRequest, request), failure)
+        return answer_for(cast(RegistryRequest, request), failure)
 
     app.handle_errors(Exception)(answered)
 
 
-def _answer_for(request: RegistryRequest, failure: Failure) -> bytes:
+def answer_for(request: RegistryRequest, failure: Failure) -> bytes:
+    """The answer to a request whose route raised an exception."""
     error = failure.value
     if isinstance(error, CancelledError):
         return b""

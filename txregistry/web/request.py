@@ -1,4 +1,4 @@
-"""A request whose route is entered when its headers are complete, and the sending of large answers."""
+"""A request whose route is entered when its headers are complete."""
 
 # The methods of Request have no annotations, so that calling the overridden one would be an error everywhere.
 # mypy: disallow-untyped-calls=False
@@ -6,18 +6,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator
 from io import BytesIO
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, cast
 
 from twisted.internet.address import IPv4Address, IPv6Address
-from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.interfaces import IAddress, IPushProducer
+from twisted.internet.interfaces import IAddress
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web import server
 from twisted.web.http import NO_BODY_CODES
-from zope.interface import implementer
 
 from txregistry.auth.facts import By, Grant
 from txregistry.errors import BodyTooLarge, ClientGone, MalformedBody
@@ -188,79 +185,3 @@ class RegistryRequest(server.Request):
         else:
             super().processingFailed(reason)
         return reason
-
-
-class Chunks(Protocol):
-    """A source of bytes, in pieces of some 64 KiB to 1 MiB, that has to be closed."""
-
-    def __aiter__(self) -> AsyncIterator[bytes]: ...
-
-    def close(self) -> object:
-        """Let go of what the pieces are read from."""
-
-
-@implementer(IPushProducer)
-class _Valve:
-    """Open or shut, as the transport wishes."""
-
-    def __init__(self) -> None:
-        self._gone = False
-        self._shut = False
-        self._waiting: Deferred[None] | None = None
-
-    async def opened(self) -> None:
-        """Wait while it is shut; `CancelledError` when it will not open again."""
-        if self._shut and not self._gone:
-            self._waiting = Deferred()
-            try:
-                await self._waiting
-            finally:
-                self._waiting = None
-        if self._gone:
-            raise CancelledError
-
-    def pauseProducing(self) -> None:
-        self._shut = True
-
-    def resumeProducing(self) -> None:
-        self._shut = False
-        self._wake()
-
-    def stopProducing(self) -> None:
-        """Nothing yet: the request hears of it next, upon which Klein cancels the route, and `leave` is called."""
-
-    def leave(self, _reason: object) -> None:
-        """The client left, or the answer was ended by somebody else."""
-        self._gone = True
-        self._wake()
-
-    def _wake(self) -> None:
-        waiting, self._waiting = self._waiting, None
-        if waiting is not None:
-            waiting.callback(None)
-
-
-async def send_chunks(request: RegistryRequest, chunks: Chunks) -> None:
-    """Send pieces of a body as fast as the client takes them, and close them in the end, whatever happens.
-
-    The caller has set Content-Length and ends the request. When the client leaves it raises `CancelledError`, as a
-    route that Klein cancels does anyway. For a HEAD request only the headers are sent.
-    """
-    valve = _Valve()
-    try:
-        if request.lost:
-            raise CancelledError
-        request.write(b"")  # the headers
-        if request.method == b"HEAD":
-            return
-        request.notifyFinish().addBoth(valve.leave)
-        request.registerProducer(valve, True)
-        try:
-            await valve.opened()
-            async for chunk in chunks:
-                request.write(chunk)
-                await valve.opened()
-        finally:
-            request.unregisterProducer()
-    finally:
-        chunks.close()

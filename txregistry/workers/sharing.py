@@ -13,10 +13,10 @@ from typing import Any
 from twisted.internet import tcp, unix
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory
 from twisted.internet.protocol import ServerFactory
-from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 
 from txregistry.listen import PORTS, Endpoint, ListenError, listen, reason
+from txregistry.web.tls import TLSPort
 from txregistry.web.transport import RegistryPort
 
 #: The other endpoints that workers can serve: all of them accept from the one socket that there is.
@@ -106,14 +106,15 @@ def adopt(
     reactor: Any, endpoint: Endpoint, descriptor: int, factory: IProtocolFactory, tls: Any = None
 ) -> IListeningPort:
     """Accept from a descriptor that `share` opened in another process; it belongs to the port from now on."""
-    if endpoint.needs_certificate:
-        factory = TLSMemoryBIOFactory(tls, False, factory, reactor)
     known = socket.socket(fileno=descriptor)
     family = known.family
     known.detach()
     port: IListeningPort
     if family == socket.AF_UNIX:
         port = _SharedUnixPort._fromListeningDescriptor(reactor, descriptor, factory)
+    elif endpoint.needs_certificate:
+        port = secure = TLSPort._fromListeningDescriptor(reactor, descriptor, family, factory)
+        secure.context = tls
     else:
         port = RegistryPort._fromListeningDescriptor(reactor, descriptor, family, factory)
     os.close(descriptor)  # the port has a copy

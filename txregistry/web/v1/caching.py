@@ -8,14 +8,15 @@ from txregistry.web.messages import header, nothing
 from txregistry.web.request import RegistryRequest
 
 LAST_MODIFIED = formatdate(0, usegmt=True)
-_YEAR = 31_536_000
+#: How long an answer may be kept, in seconds.
+YEAR = 31_536_000
 
 
 def set_cacheable(request: RegistryRequest, now: float) -> None:
     """Let an answer be kept for a year, by anybody if anybody could have had it."""
     whose = "private" if request.grant.is_personal else "public"
-    request.setHeader("Cache-Control", f"{whose}, max-age={_YEAR}")
-    request.setHeader("Expires", formatdate(now + _YEAR, usegmt=True))
+    request.setHeader("Cache-Control", f"{whose}, max-age={YEAR}")
+    request.setHeader("Expires", formatdate(now + YEAR, usegmt=True))
     request.setHeader("Last-Modified", LAST_MODIFIED)
     request.responseHeaders.removeHeader("Pragma")
 

@@ -7,7 +7,8 @@ from klein import Klein
 from txregistry.interfaces import IReader
 from txregistry.model.v1.names import ImageId
 from txregistry.web.messages import nothing
-from txregistry.web.request import RegistryRequest, send_chunks
+from txregistry.web.request import RegistryRequest
+from txregistry.web.sending import send_chunks
 from txregistry.web.v1.base import raw, route
 from txregistry.web.v1.caching import not_modified, set_cacheable
 from txregistry.web.v1.privacy import ImageRoutes

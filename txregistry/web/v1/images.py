@@ -33,7 +33,9 @@ class Images(ImageRoutes):
         if unchanged is not None:
             return unchanged
         self._describe(request, info.size, info.checksum)
-        return raw(request, info.data)
+        body = raw(request, info.data)
+        self.keep(request, self.v1.images.proof(parsed, info), body)
+        return body
 
     async def get_private(self, request: RegistryRequest, image: str) -> bytes:
         """Send the JSON of an image in a private repository, to who names it."""
@@ -63,8 +65,13 @@ class Images(ImageRoutes):
 
     async def ancestry(self, request: RegistryRequest, image: str) -> bytes:
         """Send the ids of the image and its ancestors, youngest first."""
-        ancestry = await self.v1.images.ancestry(ImageId.parse(image))
+        parsed = ImageId.parse(image)
+        ancestry = await self.v1.images.ancestry(parsed)
         await self.refuse_private(request)
         set_cacheable(request, self.v1.now())
         unchanged = not_modified(request)
-        return value(request, ancestry) if unchanged is None else unchanged
+        if unchanged is not None:
+            return unchanged
+        body = value(request, ancestry.ids)
+        self.keep(request, self.v1.images.proof_of_ancestry(parsed, ancestry), body)
+        return body

@@ -10,7 +10,8 @@ from txregistry.interfaces import IReader
 from txregistry.model.ranges import ByteRange, unsatisfied
 from txregistry.model.v1.names import ImageId
 from txregistry.web.messages import header, nothing
-from txregistry.web.request import RegistryRequest, send_chunks
+from txregistry.web.request import RegistryRequest
+from txregistry.web.sending import send_range
 from txregistry.web.v1.base import route, session, set_session, value
 from txregistry.web.v1.caching import LAST_MODIFIED, not_modified, set_cacheable
 from txregistry.web.v1.privacy import ImageRoutes
@@ -68,7 +69,7 @@ class Layers(ImageRoutes):
             request.setHeader("Content-Range", part.content_range(reader.size))
         request.setHeader("Content-Length", str(stop - start))
         if request.method != b"HEAD":
-            await send_chunks(request, reader.chunks(start, stop))
+            await send_range(request, reader, start, stop)
         return b""
 
     async def put(self, request: RegistryRequest, image: str) -> bytes:

@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+from txregistry.auth.tokens import repository_of
+from txregistry.core.proofs import Proof
 from txregistry.errors import V1NotFound
 from txregistry.model.v1.names import ImageId
+from txregistry.web.hot import keep
 from txregistry.web.request import RegistryRequest
 from txregistry.web.v1.base import Routes, authorized_repository
+from txregistry.web.v1.caching import YEAR
 
 
 class ImageRoutes(Routes):
     """What the routes of images and of layers share."""
+
+    def keep(self, request: RegistryRequest, proof: Proof | None, body: bytes) -> None:
+        """Let an answer that was made cacheable be kept by the server too, for whoever `refuse_private` lets pass."""
+        if not request.grant.is_personal:
+            keep(request, proof, body, v1=True, admits=self._shows_to, expires=YEAR)
+
+    def _shows_to(self, authorization: str) -> bool:
+        repository = repository_of(authorization)
+        return repository is None or self.v1.repositories.is_public_now(repository)
 
     async def refuse_private(self, request: RegistryRequest) -> None:
         """Hide an image at its public URL from whoever speaks of a private repository."""

@@ -6,6 +6,7 @@ from klein import Klein
 
 from txregistry.model.v1.names import V1Repository, V1Tag
 from txregistry.model.v1.repository import parse_tag_value
+from txregistry.web.hot import keep
 from txregistry.web.messages import header
 from txregistry.web.request import RegistryRequest
 from txregistry.web.v1.base import BODY_LIMIT, Routes, route, value
@@ -32,8 +33,11 @@ class Tags(Routes):
 
     async def get(self, request: RegistryRequest, repository: str, tag: str) -> bytes:
         """Tell which image a tag names."""
-        image = await self.v1.repositories.tag(V1Repository.parse(repository), V1Tag.parse(tag))
-        return value(request, image.text)
+        parsed, named = V1Repository.parse(repository), V1Tag.parse(tag)
+        image = await self.v1.repositories.tag(parsed, named)
+        body = value(request, image.text)
+        keep(request, self.v1.repositories.proof(parsed, named, image), body, v1=True)
+        return body
 
     async def put(self, request: RegistryRequest, repository: str, tag: str) -> bytes:
         """Let a tag name an image."""

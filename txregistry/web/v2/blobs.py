@@ -11,9 +11,14 @@ from txregistry.model.digest import Digest
 from txregistry.model.names import RepositoryName
 from txregistry.model.ranges import ByteRange, unsatisfied
 from txregistry.web.accel import HandsOver
+from txregistry.web.hot import keep
 from txregistry.web.messages import header, nothing
-from txregistry.web.request import RegistryRequest, send_chunks
+from txregistry.web.request import RegistryRequest
+from txregistry.web.sending import send_range
 from txregistry.web.v2.base import Routes, route
+
+#: Largest blob that is sent in one piece, in bytes.
+SMALL = 64 * 1024
 
 
 class Blobs(Routes):
@@ -32,9 +37,15 @@ class Blobs(Routes):
     async def get(self, request: RegistryRequest, name: str, digest: str) -> bytes:
         """Send a blob or a range of it (end-2)."""
         wanted = Digest.parse(digest)
-        if request.method == b"GET" and self._accelerator is not None and self._accelerator.serves(request):
-            return await self._hand_over(request, self._accelerator, RepositoryName.parse(name), wanted)
-        reader = await self.registry.blobs.open(RepositoryName.parse(name), wanted)
+        repository = RepositoryName.parse(name)
+        if request.method == b"HEAD":
+            return await self._look(request, repository, wanted)
+        if self._accelerator is not None and self._accelerator.serves(request):
+            return await self._hand_over(request, self._accelerator, repository, wanted)
+        data = self.registry.blobs.read_now(repository, wanted, SMALL) if self._is_plain(request) else None
+        if data is not None:
+            return self._answer(request, repository, wanted, len(data), data)
+        reader = await self.registry.blobs.open(repository, wanted)
         try:
             self._describe(request, wanted)
             if none_match(header(request, "If-None-Match"), wanted):
@@ -46,11 +57,33 @@ class Blobs(Routes):
                 request.setHeader("Content-Range", part.content_range(reader.size))
             start, stop = (part.start, part.stop) if part is not None else (0, reader.size)
             request.setHeader("Content-Length", str(stop - start))
-            if request.method != b"HEAD":
-                await send_chunks(request, reader.chunks(start, stop))
+            await send_range(request, reader, start, stop)
             return b""
         finally:
             reader.close()
+
+    async def _look(self, request: RegistryRequest, name: RepositoryName, wanted: Digest) -> bytes:
+        """Answer HEAD: without opening anything."""
+        info = await self.registry.blobs.stat(name, wanted)
+        if none_match(header(request, "If-None-Match"), wanted):
+            self._describe(request, wanted)
+            return nothing(request, 304)
+        return self._answer(request, name, wanted, info.size, None)
+
+    def _is_plain(self, request: RegistryRequest) -> bool:
+        """Whether the whole blob is asked for, and its next reader will be sent it by us as well."""
+        asked = (header(request, name) for name in ("Range", "If-None-Match"))
+        return self._accelerator is None and all(value is None for value in asked)
+
+    def _answer(
+        self, request: RegistryRequest, name: RepositoryName, wanted: Digest, size: int, data: bytes | None
+    ) -> bytes:
+        """The answer with the whole blob, or without one to HEAD."""
+        self._describe(request, wanted)
+        request.setHeader("Content-Type", "application/octet-stream")
+        request.setHeader("Content-Length", str(size))
+        keep(request, self.registry.blobs.proof(name, wanted), data)
+        return data or b""
 
     @staticmethod
     def _describe(request: RegistryRequest, wanted: Digest) -> None:
@@ -69,8 +102,7 @@ class Blobs(Routes):
         return await accelerator.hand_over(request, info.path)
 
     def _part(self, request: RegistryRequest, digest: Digest, size: int) -> ByteRange | None:
-        # A range is asked for by GET alone (RFC 9110, 14.2).
-        if request.method != b"GET" or not range_holds(header(request, "If-Range"), digest):
+        if not range_holds(header(request, "If-Range"), digest):
             return None
         try:
             return ByteRange.parse(header(request, "Range"), size)

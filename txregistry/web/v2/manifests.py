@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from klein import Klein
 
+from txregistry.core.registry import Registry
 from txregistry.errors import BodyTooLarge, DigestInvalid, ManifestTooLarge
 from txregistry.model.conditional import entity_tag, none_match
 from txregistry.model.digest import Digest
 from txregistry.model.names import RepositoryName, Tag, parse_reference
+from txregistry.web.budget import Budget
+from txregistry.web.hot import keep
 from txregistry.web.messages import header, nothing, queries
 from txregistry.web.request import RegistryRequest
 from txregistry.web.v2.base import Routes, route
@@ -15,6 +18,10 @@ from txregistry.web.v2.base import Routes, route
 
 class Manifests(Routes):
     """`/v2/<name>/manifests/<tag or digest>`."""
+
+    def __init__(self, registry: Registry, external_url: str) -> None:
+        super().__init__(registry, external_url)
+        self._bodies = Budget()
 
     def register(self, app: Klein) -> None:
         """Add the routes of manifests."""
@@ -29,13 +36,16 @@ class Manifests(Routes):
         `Accept` never changes the answer: a pull by digest must not, and a client that cannot use what a tag names
         says so better than a 404 would.
         """
-        manifest = await self.registry.manifests.get(RepositoryName.parse(name), parse_reference(reference))
+        repository, wanted = RepositoryName.parse(name), parse_reference(reference)
+        manifests = self.registry.manifests
+        manifest = manifests.get_now(repository, wanted) or await manifests.get(repository, wanted)
         request.setHeader("Docker-Content-Digest", str(manifest.digest))
         request.setHeader("ETag", entity_tag(manifest.digest))
         if none_match(header(request, "If-None-Match"), manifest.digest):
             return nothing(request, 304)
         request.setHeader("Content-Type", manifest.media_type)
         request.setHeader("Content-Length", str(len(manifest.data)))
+        keep(request, manifests.proof(repository, wanted, manifest), manifest.data)
         return manifest.data
 
     async def put(self, request: RegistryRequest, name: str, reference: str) -> bytes:
@@ -46,12 +56,12 @@ class Manifests(Routes):
         if tags and isinstance(target, Tag):
             raise DigestInvalid("?tag= goes with a manifest that is pushed by its digest")
         limit = self.registry.policy.manifest_limit
+        content_type = header(request, "Content-Type")
         try:
-            data = await request.body.read(limit)
+            async with self._bodies.body(request, limit) as data:
+                pushed = await self.registry.manifests.put(repository, target, data, content_type, tags)
         except BodyTooLarge:
             raise ManifestTooLarge(f"at most {limit} bytes") from None
-        content_type = header(request, "Content-Type")
-        pushed = await self.registry.manifests.put(repository, target, data, content_type, tags)
         request.setHeader("Location", self.location(f"/v2/{repository}/manifests/{pushed.digest}"))
         request.setHeader("Docker-Content-Digest", str(pushed.digest))
         if pushed.subject is not None:

@@ -1,0 +1,88 @@
+"""The memory for bodies that are held as a whole."""
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.trial.unittest import SynchronousTestCase
+
+from txregistry.concurrency import start
+from txregistry.errors import BodyTooLarge
+from txregistry.web.budget import SMALL, Budget
+
+LARGE = SMALL + 1
+LIMIT = 10 * LARGE
+
+
+class Request:
+    """As much of a request as is looked at."""
+
+    def __init__(self, length, body=b"x"):
+        self.body = self
+        self.length = length
+        self.data = body
+
+    async def read(self, limit):
+        if self.length is not None and self.length > limit:
+            raise BodyTooLarge(limit)
+        return self.data
+
+
+class BudgetTests(SynchronousTestCase):
+    def setUp(self):
+        self.budget = Budget(3 * LARGE)
+        self.running = []
+
+    def hold(self, length):
+        """Begin to hold a body of this length; what ends it."""
+        end: Deferred[None] = Deferred()
+
+        async def run():
+            async with self.budget.body(Request(length), LIMIT) as data:
+                self.assertEqual(data, b"x")
+                self.running.append(length)
+                try:
+                    await end
+                finally:
+                    self.running.remove(length)
+
+        return end, start(run())
+
+    def test_turns(self):
+        """Who comes first is first, also if he asks for more; small bodies wait for nobody."""
+        first, second = self.hold(LARGE), self.hold(2 * LARGE)
+        third, fourth, small = self.hold(LARGE + 1), self.hold(LARGE), self.hold(SMALL)
+        self.assertEqual(self.running, [LARGE, 2 * LARGE, SMALL])
+        first[0].callback(None)
+        self.assertEqual(self.running, [2 * LARGE, SMALL])
+        second[0].callback(None)
+        self.assertEqual(self.running, [SMALL, LARGE + 1, LARGE])
+        for end, _ in (third, fourth, small):
+            end.callback(None)
+        self.assertEqual(self.running, [])
+        self.hold(3 * LARGE)
+        self.assertEqual(self.running, [3 * LARGE])
+
+    def test_unknown_lengths_count_as_the_largest(self):
+        """Even where that is more than there is."""
+        end, _ = self.hold(None)
+        self.hold(LARGE)
+        self.assertEqual(self.running, [None])
+        end.callback(None)
+        self.assertEqual(self.running, [LARGE])
+
+    def test_who_gives_up_is_passed_over(self):
+        self.hold(LARGE)
+        waiting, behind = self.hold(3 * LARGE), self.hold(LARGE)
+        self.assertEqual(self.running, [LARGE])
+        waiting[1].cancel()
+        self.failureResultOf(waiting[1], CancelledError)
+        self.assertEqual(self.running, [LARGE, LARGE])
+        self.assertNoResult(behind[1])
+
+    def test_failures_give_back(self):
+        for _ in range(5):
+            end, done = self.hold(3 * LARGE)
+            end.errback(OSError())
+            self.failureResultOf(done, OSError)
+        end, done = self.hold(LIMIT + 1)
+        self.failureResultOf(done, BodyTooLarge)
+        self.hold(3 * LARGE)
+        self.assertEqual(self.running, [3 * LARGE])
