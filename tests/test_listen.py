@@ -115,9 +115,9 @@ class TLSFileTests(SynchronousTestCase):
 
 
 class SayGood(Protocol):
-    """Sends a word and closes."""
+    """When it is asked, sends a word and closes."""
 
-    def connectionMade(self):
+    def dataReceived(self, data):
         assert self.transport is not None
         self.transport.write(b"good")
         self.transport.loseConnection()
@@ -138,6 +138,7 @@ class ListenTests(TestCase):
             socket.create_connection(("127.0.0.1", port), timeout=20) as plain,
             context.wrap_socket(plain, server_hostname="localhost") as secure,
         ):
+            secure.send(b"?")
             return secure.recv(100), secure.version(), secure.selected_alpn_protocol()
 
     def client(self, authority: Authority) -> ssl.SSLContext:
@@ -148,6 +149,7 @@ class ListenTests(TestCase):
 
         def read() -> bytes:
             with socket.create_connection(("127.0.0.1", port), timeout=20) as plain:
+                plain.send(b"?")
                 return plain.recv(100)
 
         self.assertEqual(await deferToThread(read), b"good")

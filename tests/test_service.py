@@ -69,6 +69,8 @@ class SettingsTests(WithSettings, SynchronousTestCase):
         self.assertEqual(web_options_of(given), WebOptions("https://r.example", "dev", ("a", "b")))
 
     def test_keys_that_do_nothing_yet_are_told(self):
+        later = [replace(key, later=key.name.startswith("swift_")) for key in service.KEYS]
+        self.patch(service, "KEYS", later)
         self.assertEqual(unused_keys(self.settings()), [])
         self.assertEqual(
             unused_keys(

@@ -183,6 +183,23 @@ class IRedirects(Interface):
         """A signed URL from which the object can be read for so many seconds."""
 
 
+class IGroups(Interface):
+    """A driver to which several small writes cost less together."""
+
+    def put_all(objects: Sequence[tuple[str, bytes]]) -> Deferred[None]:
+        """Write small objects, given as (path, data), that get their names in this order; all durable when it fires.
+
+        A power cut before that may leave any of them.
+        """
+
+
+class ICommitsWith(Interface):
+    """A partial object of which the same is true."""
+
+    def commit_with(path: str, objects: Sequence[tuple[str, bytes]]) -> Deferred[None]:
+        """`commit` to `path`, then write small objects that rest on it; all durable when it fires."""
+
+
 class ISweeps(Interface):
     """A driver whose writes may leave temporary objects behind when a process dies."""
 
@@ -190,11 +207,54 @@ class ISweeps(Interface):
         """Remove what nobody writes to any more and is older than `before`, in seconds of the epoch; how many."""
 
 
-class IProvesFresh(Interface):
-    """A driver that can say at once, without a thread, whether an object changed."""
+class IHidesPartials(Interface):
+    """A driver whose partial objects are not among the children that `list` gives."""
 
-    def stamp(path: str) -> bytes | None:
-        """Bytes that are equal as long as the object is; None when there is nothing. Synchronous."""
+    def partials_below(prefix: str) -> Deferred[Sequence[str]]:
+        """The paths of the partial objects at any depth below `prefix`, in no order."""
+
+
+class IProvesFresh(Interface):
+    """A driver that can be looked into at once: without a thread, and never waiting for a disk or a network.
+
+    What is seen is what every process that uses the store would see at this moment.
+    """
+
+    def read_now(path: str, limit: int) -> bytes | None:
+        """A small object; None if there is none, if it is longer than `limit` bytes, or would have to be waited for."""
+
+    def exists_now(path: str) -> bool:
+        """Whether there is an object or a directory."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reconciled:
+    """What a run has found: objects `seen`, `moved` to their engine, and `removed` from it because they were deleted.
+
+    `adopted` were there without being known, and `renamed` had another name than their tags say. `left` and `lost` are
+    the paths of those that could not be brought to rest, and of those whose bytes are nowhere.
+    """
+
+    seen: int
+    moved: int
+    removed: int
+    adopted: int
+    renamed: int
+    left: tuple[str, ...]
+    lost: tuple[str, ...]
+
+
+class IReconciles(Interface):
+    """A driver over two engines, one of which may have been out while the other served."""
+
+    def reconcile(tell: Callable[[str], None]) -> Deferred[Reconciled]:
+        """Bring everything to the engine where it belongs; `tell` is given a line about each thing that stays behind.
+
+        Safe while others use the store. Unavailable if the engine does not answer.
+        """
+
+    def probe(data: bytes) -> Deferred[None]:
+        """Write, read and remove an object in the engine that small ones never reach."""
 
 
 class ICaches(Interface):

@@ -66,15 +66,16 @@ class AccessLog:
             else:
                 self._file = os.open(self._target, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
 
-    def write(self, line: str) -> None:
-        """Write one line, newline included. A full disk is told once and does no other harm."""
+    def write(self, lines: str) -> None:
+        """Write lines, each with its newline. A full disk is told once and does no other harm."""
         if self._into_log:
-            self._log.info("{line}", line=line.rstrip("\n"))
+            for line in lines.splitlines():
+                self._log.info("{line}", line=line)
             return
         try:
             self.open()
             assert self._file is not None
-            os.write(self._file, line.encode("ascii", "backslashreplace"))
+            os.write(self._file, lines.encode("ascii", "backslashreplace"))
             self._failing = False
         except OSError as error:
             if not self._failing:

@@ -47,10 +47,12 @@ from txregistry.listen import (
 from txregistry.logs import AccessLog, keep_from
 from txregistry.mail import MailService
 from txregistry.startup import StartFailed, allow_many_files, end_start
+from txregistry.storage.disk import is_local as is_near
 from txregistry.storage.factory import (
     EngineError,
     open_diff_queue,
     open_driver,
+    place_of,
     require,
     require_cache,
     with_cache,
@@ -58,6 +60,7 @@ from txregistry.storage.factory import (
 from txregistry.storage.pool import Pool
 from txregistry.version import __version__
 from txregistry.web.app import WebOptions, make_resource
+from txregistry.web.hot import Hot
 from txregistry.web.site import RegistrySite
 
 #: How long a stop waits for commits that are under way, in seconds.
@@ -98,7 +101,7 @@ def endpoints_of(
     """
     try:
         check(access_options_of(settings), files)
-        require(settings.storage.engine)
+        require(settings.storage.engine, settings.storage.alternate)
         if settings.cache_lru is not None:
             require_cache()
         if settings.cache is not None:
@@ -163,7 +166,7 @@ class RegistryService(Service):
         self._sweeping.clock = reactor
         self._first_sweep: IDelayedCall | None = None
         access = access_options_of(settings)
-        self.guard = make_guard(access, check(access, files), self._driver, self._pool, reactor)
+        self.guard = make_guard(access, check(access, files), self._driver, self._pool, reactor, is_near)
         web = replace(web_options_of(settings), redirects=redirects_of(settings, self._driver))
         resource = make_resource(self.registry, web, self.guard)
         self.site = RegistrySite(
@@ -172,7 +175,7 @@ class RegistryService(Service):
             access_log=self._access_log.write if self._access_log else None,
             proxies=proxies_of(settings),
         )
-
+        self.site.hot = Hot(self.site, self.guard)
         # Twisted would log each start and stop of the factory.
         self.site.noisy = False
 
@@ -192,6 +195,7 @@ class RegistryService(Service):
 
     def _reopen_log(self) -> None:
         """At a SIGHUP let the next line open the access log anew: somebody may have renamed its file."""
+        self.site.flush_log()
         if self._access_log is not None:
             self._access_log.close()
 
@@ -249,9 +253,9 @@ class RegistryService(Service):
         await self.registry.v1.stop()
         await self._driver.close()
         await self._pool.stop()
+        self.site.flush_log()
         if self._access_log is not None:
             self._access_log.close()
-
         if self._restore_hangup is not None:
             self._restore_hangup()
 
@@ -267,7 +271,9 @@ class RegistryService(Service):
         file = f"of {settings.source}" if settings.source else "without a configuration file"
         _log.info("txregistry {version}, flavor {flavor} {file}",
                   version=__version__, flavor=settings.flavor, file=file)  # fmt: skip
-        _log.info("storing in {place} ({engine})", place=_place(settings.storage), engine=settings.storage.engine)
+        storage = settings.storage
+        place = place_of(storage.engine, storage.path, storage.keys, storage.alternate)
+        _log.info("storing in {place} ({engine})", place=without_login(place), engine=storage.engine)
         for address, endpoint in zip(addresses, self._endpoints, strict=True):
             _log.info("listening on {address}", address=describe(address, endpoint.encrypted))
         told = (*settings.warnings, *unused_keys(settings), *front_warnings(settings), *access_warnings(settings))
@@ -302,16 +308,6 @@ def driver_of(settings: config.Settings, pool: Pool, reactor: Any) -> Any:
     store = [storage.engine, storage.alternate or "", machine, storage.path or "", *places]
     root = str(settings.values.get("storage_path") or "")
     return with_cache(driver, (redis.host, redis.port, redis.db, redis.password), store, root, reactor)
-
-
-def _place(storage: config.Storage) -> str:
-    """Where the storage is, for people."""
-    bucket = storage.keys.get("boto_bucket")
-    if storage.engine == "elliptics":
-        return f"groups {', '.join(map(str, storage.keys['elliptics_groups']))}"  # type: ignore[call-overload]  # a tuple
-    if bucket is None:
-        return str(storage.path)
-    return f"bucket {bucket}" + (f", keys below {storage.path}" if storage.path else "")
 
 
 def policy_of(settings: config.Settings) -> Policy:

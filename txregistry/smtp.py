@@ -36,7 +36,7 @@ from twisted.mail.smtp import (
 from twisted.python.failure import Failure
 
 from txregistry.config import ConfigError, Mail
-from txregistry.listen import ListenError, tls_context
+from txregistry.listen import ListenError, credentials
 
 #: Bounds of a delivery, in seconds: to connect, and from the beginning to the end.
 CONNECT_SECONDS, SECONDS = 10.0, 30.0
@@ -170,12 +170,10 @@ def _client_tls(mail: Mail, trust: Any) -> Any:
     shown: dict[str, Any] = {}
     if mail.keyfile is not None:
         try:
-            ours = tls_context(mail.certfile or mail.keyfile, mail.keyfile)
+            chain, key = credentials(mail.certfile or mail.keyfile, mail.keyfile)
         except ListenError as error:
             raise ConfigError(f"smtp_secure: {error}") from None
-        shown = {
-            "privateKey": ours.privateKey, "certificate": ours.certificate, "extraCertChain": ours.extraCertChain,
-        }  # fmt: skip
+        shown = {"privateKey": key, "certificate": chain[0], "extraCertChain": chain[1:]}
     if trust is None and is_loopback(mail.host):
         # Mail servers make themselves a certificate for names that nobody calls them by on their own machine.
         return CertificateOptions(**shown)

@@ -79,7 +79,7 @@ class OriginalExamplesTests(ConfigCase):
         self.assertEqual(self.load(ORIGINAL_S3).storage.path, "/home/myself/docker")
         self.assertEqual(self.load(flavor="test").loglevel, "info")
         storage = self.load(ORIGINAL_S3.replace("s3\n", "local\n"), flavor="prod").storage
-        self.assertEqual(storage, Storage(engine="local", path="/srv/docker", alternate=None, keys={}))
+        self.assertEqual(storage, Storage(engine="local", path="/srv/docker", alternate=None, keys={"fsync": True}))
 
     def test_elliptics(self) -> None:
         settings = self.load(ORIGINAL_ELLIPTICS)
@@ -216,6 +216,13 @@ class LaterVersionsTests(ConfigCase):
                 " https:",
             ),
         )
+
+    def test_fsync(self) -> None:
+        self.assertEqual(self.load(flavor(LOCAL)).warnings, ())
+        settings = self.load(flavor(f"{LOCAL}, fsync: false"))
+        self.assertIs(settings.storage.keys["fsync"], False)
+        self.assertEqual(len(settings.warnings), 1)
+        self.assertIn("fsync: a power cut may lose pushes", settings.warnings[0])
 
     def test_glance(self) -> None:
         settings = self.load(

@@ -16,7 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.core import scenarios
 from tests.core.local_store import Ask, Store, asking, foreign_blobs, memory_folder, open_files
 from txregistry.errors import ClientGone
-from txregistry.storage import local
+from txregistry.storage import local_files
 from txregistry.testing.agent import Exchange
 from txregistry.testing.pools import ManualPool
 
@@ -28,7 +28,7 @@ class ClientLeaves(SynchronousTestCase):
 
     def setUp(self) -> None:
         # All reads by the pool, as on a network file system: then each of them is a position too.
-        self.patch(local, "is_local", lambda _path: False)
+        self.patch(local_files, "is_local", lambda _path: False)
         self.folder = memory_folder(self)
         self.template = f"{self.folder}/template"
         scenarios.fill(asking(Store("fresh", self.template)))
@@ -99,13 +99,13 @@ class ClientLeaves(SynchronousTestCase):
         self.assertGreater(total, least, tried)
 
     def test_a_blob_in_one_put(self) -> None:
-        self.try_all(38, scenarios.put_whole, scenarios.put_cut, scenarios.put_wrong)
+        self.try_all(36, scenarios.put_whole, scenarios.put_cut, scenarios.put_wrong)
 
     def test_a_blob_in_patches_and_a_put(self) -> None:
-        self.try_all(51, scenarios.patch_whole, scenarios.patch_cut, scenarios.put_rest, scenarios.put_after_patch)
+        self.try_all(47, scenarios.patch_whole, scenarios.patch_cut, scenarios.put_rest, scenarios.put_after_patch)
 
     def test_a_blob_in_one_post(self) -> None:
-        self.try_all(35, scenarios.monolithic, scenarios.monolithic_cut)
+        self.try_all(33, scenarios.monolithic, scenarios.monolithic_cut)
 
     def test_the_beginning_and_the_end_of_a_session(self) -> None:
         self.try_all(15, scenarios.start_upload, scenarios.start_upload_sha512, scenarios.end_session)

@@ -16,7 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.core import scenarios
 from tests.core.local_store import LONG, Ask, Store, asking, foreign_blobs, memory_folder, open_files
 from txregistry.errors import Unavailable
-from txregistry.storage import local
+from txregistry.storage import local_files
 from txregistry.storage.disk import Disk
 from txregistry.testing.pools import ManualPool
 
@@ -90,7 +90,7 @@ class BrokenDisk(Disk):
 
 class FaultsTests(SynchronousTestCase):
     def setUp(self) -> None:
-        self.patch(local, "is_local", lambda _path: False)
+        self.patch(local_files, "is_local", lambda _path: False)
         self.folder = memory_folder(self)
         self.template = f"{self.folder}/template"
         scenarios.fill(asking(Store("fresh", self.template)))

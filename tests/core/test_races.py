@@ -18,7 +18,7 @@ from tests.core import scenarios
 from tests.core.local_store import Ask, Store, asking, memory_folder
 from tests.web.v2.base import sha256
 from txregistry.interfaces import IPool
-from txregistry.storage import local
+from txregistry.storage import local_files
 from txregistry.testing.agent import Exchange
 from txregistry.testing.pools import ManualPool
 
@@ -57,7 +57,7 @@ class TwoQueues:
 
 class OneInTheOther(SynchronousTestCase):
     def setUp(self) -> None:
-        self.patch(local, "is_local", lambda _path: False)
+        self.patch(local_files, "is_local", lambda _path: False)
         self.folder = memory_folder(self)
         ask = asking(Store("fresh", f"{self.folder}/template"))
         scenarios.fill(ask)

@@ -1,11 +1,13 @@
 """The table of storage engines."""
 
+import os
 from typing import Any
 
 from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
+from tests.storage.wall import WallClock
 from txregistry.config.elliptics import ELLIPTICS_KEYS
 from txregistry.config.engines import ENGINES
 from txregistry.config.keys import default_of
@@ -13,6 +15,7 @@ from txregistry.interfaces import ICaches, IProvesFresh, IStorageDriver
 from txregistry.storage import factory
 from txregistry.storage.factory import EngineError, open_driver, require, require_cache, with_cache
 from txregistry.storage.pool import Pool
+from txregistry.testing.pools import ImmediatePool
 
 
 class FactoryTests(SynchronousTestCase):
@@ -21,6 +24,20 @@ class FactoryTests(SynchronousTestCase):
         pool = Pool(reactor)
         self.addCleanup(pool.stop)
         verifyObject(IStorageDriver, open_driver("local", self.mktemp(), pool, reactor))
+
+    def test_without_fsync(self) -> None:
+        """Nothing waits for the disk, and all else is the same."""
+        synced: list[int] = []
+        self.patch(os, "fsync", synced.append)
+        pool = ImmediatePool()
+        for fsync in (True, False):
+            synced.clear()
+            driver = open_driver("local", self.mktemp(), pool, WallClock(), {"fsync": fsync})
+            driver.prepare()
+            synced.clear()
+            self.successResultOf(driver.put("a/b", b"1"))
+            self.assertEqual(self.successResultOf(driver.read("a/b", 10))[0], b"1")
+            self.assertEqual(bool(synced), fsync)
 
     def test_elliptics(self):
         reactor: Any = MemoryReactorClock()

@@ -19,8 +19,10 @@ from txregistry.concurrency import start
 from txregistry.errors import LostRace, NoSpace, NotFound, ReadOnly, StorageError, Unavailable
 from txregistry.interfaces import IPartial, IProvesFresh, IReader, ISendsFiles, IStorageDriver
 from txregistry.storage import disk as disk_module
+from txregistry.storage import local_files
 from txregistry.storage.disk import file_system
 from txregistry.storage.local import PAUSE, LocalDriver
+from txregistry.storage.local_partial import KEPT
 from txregistry.storage.pool import Pool
 from txregistry.testing.drivers import DriverSuite
 from txregistry.testing.faults import FaultyDisk
@@ -281,18 +283,40 @@ class LocalTests(LocalCase):
         pool.flush()
         self.assertEqual(self.get(waiting)[0], LARGE)
 
-    def test_reads_in_place_pause(self):
+    def test_names_are_looked_up_in_place(self):
+        """So are those that are not there."""
+        self.get(self.driver.put("a", b"1"))
+        driver = self.make_driver(ManualPool())
+        self.assertEqual(self.get(driver.stat("a")).size, 1)
+        self.fails(driver.stat("b"), NotFound)
+        reader = self.get(driver.open("a"))
+        self.assertEqual((reader.size, open_files(self.root)), (1, [f"{self.root}/a"]))
+        self.assertEqual(self.get(start(reader.chunks(0, 1).__anext__())), b"1")
+        reader.close()
+        self.fails(driver.open("b"), NotFound)
+        self.fails(driver.open("_txregistry"), NotFound)
+        self.assertEqual(open_files(self.root), [])
+
+    def test_calls_in_place_pause(self):
         """However many follow each other, now and then others get their turn."""
         self.get(self.driver.put("a", b"1"))
         pool = ManualPool()
         driver = self.make_driver(pool)
         waiting = [driver.read("a", 10) for _ in range(10 * PAUSE)]
         self.assertEqual(pool.waiting, ["small"] * 10)
+        waiting += [driver.stat("a") for _ in range(10 * PAUSE)]
+        self.assertEqual(pool.waiting, ["small"] * 20)
+        waiting += [driver.open("a") for _ in range(10 * PAUSE)]
+        self.assertEqual(pool.waiting, ["small"] * 30)
         pool.flush()
-        self.assertEqual({self.get(each)[0] for each in waiting}, {b"1"})
+        found = [self.get(each) for each in waiting]
+        self.assertEqual(len(found), 30 * PAUSE)
+        for reader in found[20 * PAUSE :]:
+            reader.close()
+        self.assertEqual(open_files(self.root), [])
 
     def test_network_file_systems(self):
-        """There nothing is read in place, and no stamp is trusted."""
+        """There nothing is done in place."""
         self.get(self.driver.put("a", b"1"))
         for kind in ("nfs4", "fuse.sshfs", None):
             self.patch(disk_module, "file_system", lambda path, kind=kind: kind)
@@ -326,17 +350,23 @@ class LocalTests(LocalCase):
         self.assertEqual(file_system("/with blank/x", path), "cifs")
         self.assertIsNone(file_system("/srv", path + "-missing"))
 
-    def test_stamp(self):
-        """It changes with the contents, however fast they follow each other."""
-        self.assertIsNone(self.driver.stamp("tag/link"))
-        self.assertIsNone(self.driver.stamp("nothing/at/all"))
-        stamps = []
-        for data in (b"sha256:a", b"sha256:b", LARGE, LARGE + b"1"):
+    def test_what_is_there_now(self):
+        """It is seen at once, however fast things follow each other."""
+        self.assertIsNone(self.driver.read_now("tag/link", 10))
+        self.assertIsNone(self.driver.read_now("nothing/at/all", 10))
+        for data in (b"", b"sha256:a", b"sha256:b", LARGE, LARGE + b"1"):
             self.get(self.driver.put("tag/link", data))
-            stamps.append(self.driver.stamp("tag/link"))
-            self.assertEqual(self.driver.stamp("tag/link"), stamps[-1])
-        self.assertEqual(len(set(stamps)), 4)
-        self.assertIsNone(self.driver.stamp("tag"))
+            self.assertEqual(self.driver.read_now("tag/link", len(data)), data)
+            self.assertIsNone(self.driver.read_now("tag/link", len(data) - 1) if data else None)
+        self.assertIsNone(self.driver.read_now("tag", 10))
+        self.assertEqual([self.driver.exists_now(path) for path in ("tag", "tag/link", "tag/x")], [True, True, False])
+
+    def test_what_is_not_in_the_page_cache_is_not_waited_for(self):
+        """Nor is a part of it that is there taken for the whole."""
+        self.get(self.driver.put("link", b"1" * 8192))
+        for found, seen in ((None, None), (b"1" * 4096, None), (b"1" * 8192, b"1" * 8192)):
+            self.patch(FaultyDisk, "pread_cached", lambda self, fd, size, offset, found=found: found)
+            self.assertEqual(self.driver.read_now("link", 8192), seen)
 
     def test_directories_are_synced_once(self):
         """Each on the path, outermost first, whoever made it; again once it was removed."""
@@ -431,10 +461,10 @@ class LocalTests(LocalCase):
         uploads = [driver.partial(f"uploads/{number}", create=True) for number in range(40)]
         pool.flush()
         for upload in uploads:
-            self.get(upload).write([b"1"], 0)
+            self.get(upload).write([b"1" * (KEPT + 1)], 0)
         self.assertEqual(pool.waiting, ["bulk"] * 40)
         driver.put("manifest", b"{}")
-        driver.stat("manifest")
+        self.fails(driver.stat("manifest"), NotFound)
         driver.list("")
         driver.move("manifest", "other")
         driver.remove("other")
@@ -447,6 +477,10 @@ class LocalTests(LocalCase):
 
 class CancelTests(LocalCase):
     """Whatever is cancelled, whenever: the job runs, nothing leaks, nothing foreign is written."""
+
+    def setUp(self):
+        self.patch(local_files, "is_local", lambda _path: False)  # so that each step is a job
+        super().setUp()
 
     def moments(self):
         """Ways to run a job whose Deferred is cancelled before it, while it runs, and after it."""

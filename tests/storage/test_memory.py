@@ -41,10 +41,10 @@ class MemoryTests(DriverSuite, TestCase):
         self.failureResultOf(driver.put("b", b"123"), NoSpace)
         result_of(partial.close())
 
-    def test_stamp(self):
+    def test_what_is_there_now(self):
         driver = self.make_driver()
-        self.assertIsNone(driver.stamp("a"))
-        result_of(driver.put("a", b"1"))
-        one = driver.stamp("a")
-        result_of(driver.put("a", b"2"))
-        self.assertNotEqual(driver.stamp("a"), one)
+        self.assertIsNone(driver.read_now("a/b", 1))
+        result_of(driver.put("a/b", b"1"))
+        self.assertEqual(driver.read_now("a/b", 1), b"1")
+        self.assertIsNone(driver.read_now("a/b", 0))
+        self.assertEqual([driver.exists_now(path) for path in ("a", "a/b", "b")], [True, True, False])

@@ -11,19 +11,21 @@ from typing import cast
 from twisted.internet import reactor
 from twisted.internet.defer import gatherResults
 from twisted.internet.interfaces import IReactorFromThreads
-from twisted.trial.unittest import SynchronousTestCase, TestCase
+from twisted.trial.unittest import SkipTest, SynchronousTestCase, TestCase
 
 from tests.storage.wall import WallClock
 from txregistry.concurrency import start
 from txregistry.errors import Busy, LostRace, NoSpace, NotFound, ReadOnly, Unavailable
+from txregistry.storage import local_files
 from txregistry.storage.disk import Disk
 from txregistry.storage.local import LocalDriver
+from txregistry.storage.local_partial import KEPT, UNSYNCED
 from txregistry.storage.pool import Pool
 from txregistry.testing.faults import FaultyDisk
 from txregistry.testing.pools import ImmediatePool, ManualPool, result_of
 
 
-class PartialTests(SynchronousTestCase):
+class PartialCase(SynchronousTestCase):
     def setUp(self):
         self.root = os.path.abspath(self.mktemp()) + "/store"
         self.disk = FaultyDisk()
@@ -45,6 +47,115 @@ class PartialTests(SynchronousTestCase):
 
     def read(self, path):
         return result_of(self.driver.read(path, 1 << 30))[0]
+
+
+class LocalPartialTests(PartialCase):
+    """What is different on a disk of this machine."""
+
+    def setUp(self):
+        super().setUp()
+        if not self.driver._tree.local or not self.disk.boot():
+            raise SkipTest("the tests are not on a file system of this machine")
+
+    def data(self):
+        with open(f"{self.root}/uploads/one/data", "rb") as file:
+            return file.read()
+
+    def synced(self):
+        return [name for name, _ in self.disk.calls if name.startswith("sync_")]
+
+    def test_a_small_batch_waits_for_the_next_job(self):
+        partial = self.create(b"0123")
+        self.assertEqual((self.data(), partial.offset), (b"", 4))
+        result_of(partial.write([b"45", b"67"], 4))
+        self.assertEqual((self.data(), partial.offset), (b"01234567", 8))
+        result_of(partial.write([b"8"], 8))
+        pieces: list[bytes] = []
+        result_of(partial.read(pieces.extend))
+        self.assertEqual(b"".join(pieces), b"012345678")
+        result_of(partial.write([b"9"], 9))
+        result_of(partial.commit("target"))
+        self.assertEqual(self.read("target"), b"0123456789")
+
+    def test_what_waited_is_gone_without_a_checkpoint(self):
+        partial = self.create(b"0123")
+        result_of(partial.close())
+        self.assertEqual((self.data(), result_of(self.driver.peek("uploads/one")).offset), (b"", 0))
+
+    def test_only_small_ones_and_none_that_is_to_be_fed(self):
+        partial = self.create(b"x" * (KEPT + 1))
+        self.assertEqual(len(self.data()), KEPT + 1)
+        fed: list[bytes] = []
+        result_of(partial.write([b"y"], KEPT + 1, fed.extend))
+        self.assertEqual((len(self.data()), fed), (KEPT + 2, [b"y"]))
+
+    def test_a_write_that_fails_later(self):
+        partial = self.create(b"0123")
+        self.disk.fail("pwritev", OSError(errno.ENOSPC, "full"))
+        self.failureResultOf(partial.checkpoint(b"state"), NoSpace)
+        result_of(partial.close())
+        self.assertEqual(result_of(self.driver.peek("uploads/one")).offset, 0)
+
+    def test_a_small_checkpoint_is_not_synced(self):
+        partial = self.create(b"0123")
+        self.disk.calls.clear()
+        result_of(partial.checkpoint(b"state"))
+        self.assertEqual(self.synced(), [])
+        result_of(partial.close())
+        partial = result_of(self.driver.partial("uploads/one"))
+        self.assertEqual((partial.offset, partial.state), (4, b"state"))
+        result_of(partial.write([b"x" * UNSYNCED], 4))
+        self.disk.calls.clear()
+        result_of(partial.checkpoint(b"large"))
+        self.assertEqual(self.synced(), ["sync_file", "sync_file"])
+        result_of(partial.close())
+
+    def test_after_another_boot(self):
+        """What was not synced may be there in part, so nothing of it is believed."""
+        result_of(self.create(b"0123").checkpoint(b"state"))
+        large = result_of(self.driver.partial("uploads/two", create=True))
+        result_of(large.write([b"x" * (UNSYNCED + 1)], 0))
+        result_of(large.checkpoint(b"large"))
+        self.patch(FaultyDisk, "boot", lambda _self: b"another")
+        self.driver = self.make_driver()
+        self.assertEqual(result_of(self.driver.peek("uploads/two")).offset, UNSYNCED + 1)
+        self.assertEqual(result_of(self.driver.peek("uploads/one")).offset, 0)
+        self.stall()
+        partial = result_of(self.driver.partial("uploads/one"))
+        self.assertEqual((partial.offset, partial.state), (0, b""))
+        result_of(partial.write([b"ab"], 0))
+        result_of(partial.commit("target"))
+        self.assertEqual(self.read("target"), b"ab")
+
+    def test_where_the_kernel_tells_of_no_boot(self):
+        self.patch(FaultyDisk, "boot", lambda _self: b"")
+        self.driver = self.make_driver()
+        partial = self.create(b"0123")
+        self.disk.calls.clear()
+        result_of(partial.checkpoint(b"state"))
+        self.assertEqual(self.synced(), ["sync_file", "sync_file"])
+        result_of(partial.cancel())
+
+    def test_a_reopening_and_a_closing_need_no_thread(self):
+        result_of(self.create(b"0123").checkpoint(b"state"))
+        self.stall()
+        pool = ManualPool()
+        driver = self.make_driver(pool)
+        taking = driver.partial("uploads/one")
+        self.assertEqual(pool.waiting, ["bulk"])  # a copy
+        pool.flush()
+        result_of(result_of(taking).close())
+        partial = result_of(driver.partial("uploads/one"))
+        result_of(partial.close())
+        self.assertEqual(pool.waiting, [])
+
+
+class PartialTests(PartialCase):
+    """As on a network file system, where each step is a job."""
+
+    def setUp(self):
+        self.patch(local_files, "is_local", lambda _path: False)
+        super().setUp()
 
     def test_short_writes(self):
         """A system call that takes only some of the bytes is continued where it stopped."""

@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from txregistry.cli import adopt, config, dump, key, sign, storage, user, version
+from txregistry.cli import adopt, config, dump, key, reconcile, sign, storage, user, version
 
 
 def parser() -> argparse.ArgumentParser:
@@ -21,6 +21,7 @@ def parser() -> argparse.ArgumentParser:
     config.add(commands)
     dump.add(commands)
     key.add(commands)
+    reconcile.add(commands)
     sign.add(commands)
     storage.add(commands)
     user.add(commands)

@@ -14,7 +14,7 @@ from uuid import uuid4
 from txregistry import config
 from txregistry.cli.store import StoreError, fail, finish, open_store
 from txregistry.errors import NotFound, StorageError
-from txregistry.interfaces import IStorageDriver
+from txregistry.interfaces import IReconciles, IStorageDriver
 from txregistry.storage import layout
 from txregistry.storage.factory import EngineError
 
@@ -96,6 +96,8 @@ class Trial:
         self._step("small object removed", lambda: _wait(driver.remove(small)))
         self._step("12 MiB removed", lambda: _wait(driver.remove(large)))
         self._step("removal seen", self._find_nothing)
+        if IReconciles.providedBy(driver):
+            self._step("12 MiB through Glance", lambda: _wait(IReconciles(driver).probe(PIECE * PIECES)))
 
     @staticmethod
     def _expect(path: str, fine: bool) -> None:

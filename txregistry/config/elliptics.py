@@ -147,7 +147,8 @@ ELLIPTICS_KEYS = (
         "elliptics_node_flags",
         ListOf(_NODE_FLAGS),
         None,
-        "Switches of the client: no_csum does without the servers' checksums, the others have no effect.",
+        "Switches of the client: no_csum does without the servers' checksums, no_route_list asks no server for others; "
+        "the rest have no effect.",
     ),
     _later("elliptics_addr_family", whole(2, 10), None, "2 for IPv4, 10 for IPv6, of nodes that name none."),
     _later("elliptics_version", _VERSIONS, None, "The servers' version; absent, it is found out."),

@@ -24,12 +24,18 @@ STORAGE = Section(
             needed_by=("local",),
         ),
         Key(
+            "fsync",
+            BOOL,
+            True,
+            "Answer a push when it is on the disk; without, a power cut may lose what was acknowledged just before.",
+            engines=("local",),
+        ),
+        Key(
             "storage_alternate",
             choice(*(name for name in ENGINES if name != "glance"), file="local"),
             "local",
-            "Engine that holds what Glance cannot.",
+            "Engine that has the say, holds all that is small, and serves when Glance does not answer.",
             engines=("glance",),
-            later=True,
         ),
     ),
 )
@@ -43,9 +49,7 @@ S3 = Section(
     "Amazon S3 and servers like it",
     (
         Key("boto_bucket", TEXT, None, "The bucket.", engines=_BUCKETS, needed_by=_BUCKETS),
-        _s3(
-            "s3_bucket", TEXT, None, "The bucket, if `boto_bucket` is absent; it is an error if both differ."
-        ),
+        _s3("s3_bucket", TEXT, None, "The bucket, if `boto_bucket` is absent; it is an error if both differ."),
         _s3(
             "s3_access_key",
             TEXT,
@@ -57,6 +61,7 @@ S3 = Section(
         _s3("s3_encrypt", BOOL, False, "Ask for encryption at rest."),
         _s3("s3_kms_key", TEXT, None, "Name of the KMS key to encrypt with."),
         _s3("s3_secure", BOOL, True, "Speak TLS with the server."),
+        _s3("s3_cacert", PATH, None, "PEM file of the authorities to trust, if the server's is not a public one."),
         _s3("s3_region", TEXT, None, "Region."),
         _s3("s3_endpoint", URL, None, "Address of another server than Amazon's."),
         _s3(
@@ -106,23 +111,18 @@ GCS = Section(
     ),
 )
 
+
+def _swift(name: str, meaning: str, default: str | None = None, *, needed: bool = False, secret: bool = False) -> Key:
+    return Key(f"swift_{name}", TEXT, default, meaning, (), ("swift",), ("swift",) if needed else (), secret=secret)
+
+
 SWIFT = Section(
     "OpenStack Swift",
     (
-        Key("swift_authurl", URL, None, "Where to sign in.", (), ("swift",), ("swift",), later=True),
-        Key("swift_container", TEXT, None, "The container.", (), ("swift",), ("swift",), later=True),
-        Key("swift_user", TEXT, None, "User.", (), ("swift",), ("swift",), later=True),
-        Key(
-            "swift_password",
-            TEXT,
-            None,
-            "Password or key.",
-            (),
-            ("swift",),
-            ("swift",),
-            secret=True,
-            later=True,
-        ),
+        Key("swift_authurl", URL, None, "Where to sign in.", (), ("swift",), ("swift",)),
+        _swift("container", "The container.", needed=True),
+        _swift("user", "User.", needed=True),
+        _swift("password", "Password or key.", needed=True, secret=True),
         Key(
             "swift_auth_version",
             whole(1, 3),
@@ -130,20 +130,17 @@ SWIFT = Section(
             "How to sign in: 1, or Keystone (2 is spoken as 3).",
             (),
             ("swift",),
-            later=True,
         ),
-        Key("swift_tenant_name", TEXT, None, "Tenant, today called project.", (), ("swift",), later=True),
-        Key("swift_region_name", TEXT, None, "Region.", (), ("swift",), later=True),
-        Key("swift_user_domain_name", TEXT, "Default", "Domain of the user.", (), ("swift",), later=True),
-        Key(
-            "swift_project_domain_name", TEXT, "Default", "Domain of the project.", (), ("swift",), later=True
-        ),
+        _swift("tenant_name", "Tenant, today called project."),
+        _swift("region_name", "Region."),
+        _swift("user_domain_name", "Domain of the user.", "Default"),
+        _swift("project_domain_name", "Domain of the project.", "Default"),
     ),
 )
 
 
 def _os(name: str, meaning: str, *aliases: str, secret: bool = False, default: str | None = None) -> Key:
-    return Key(f"os_{name}", TEXT, default, meaning, aliases, ("glance",), secret=secret, later=True)
+    return Key(f"os_{name}", TEXT, default, meaning, aliases, ("glance",), secret=secret)
 
 
 GLANCE = Section(
@@ -156,7 +153,6 @@ GLANCE = Section(
             "Keystone's address.",
             (),
             ("glance",),
-            later=True,
         ),
         _os("username", "User."),
         _os("password", "Password.", secret=True),
@@ -168,7 +164,7 @@ GLANCE = Section(
         _os("project_domain_id", "Domain of the project, by id."),
         _os("application_credential_id", "Application credential instead of user and password."),
         _os("application_credential_secret", "Its secret.", secret=True),
-        Key("os_cacert", PATH, None, "PEM file of the authorities to trust.", (), ("glance",), later=True),
+        Key("os_cacert", PATH, None, "PEM file of the authorities to trust.", (), ("glance", "swift")),
         Key(
             "os_glance_url",
             URL,
@@ -176,7 +172,6 @@ GLANCE = Section(
             "Glance's address; default: from the catalog.",
             (),
             ("glance",),
-            later=True,
         ),
         Key(
             "glance_request_endpoints",
@@ -185,7 +180,6 @@ GLANCE = Section(
             "Glance addresses that a request may name together with its own token; none by default.",
             (),
             ("glance",),
-            later=True,
         ),
     ),
 )

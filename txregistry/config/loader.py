@@ -217,6 +217,8 @@ class _Reading:
         assert alternate is None or isinstance(alternate, str)
         if path is not None and "local" in engines:
             path = self.root.absolute(path)
+        if keys.get("fsync") is False:
+            self.place("fsync").warn("a power cut may lose pushes that were acknowledged just before it")
         return Storage(engine=engine, path=path, alternate=alternate, keys=MappingProxyType(keys))
 
     def _bucket(self) -> object:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from txregistry.core.links import cached, read_link, remove_if_there, write_link
+from txregistry.core.links import cached, link_now, read_link, remove_if_there, write_link
+from txregistry.core.proofs import Proof, proving
 from txregistry.core.repositories import Repositories
 from txregistry.errors import BlobUnknown, NotFound
 from txregistry.interfaces import IReader, IStorageDriver
@@ -59,6 +60,22 @@ class Blobs:
         if info is None:
             raise await self._unknown(name, digest)
         return info
+
+    def proof(self, name: RepositoryName, digest: Digest) -> Proof | None:
+        """That the repository has a blob still, which it has; None if the driver cannot tell.
+
+        It never holds for one that is stored under another digest than its own.
+        """
+        driver = proving(self._driver)
+        there = (layout.layer_link(name, digest), layout.blob_data(digest))
+        return None if driver is None else Proof(driver, there=there)
+
+    def read_now(self, name: RepositoryName, digest: Digest, limit: int) -> bytes | None:
+        """A blob of this repository at once, if that is possible and it is not larger; None leaves it to `open`."""
+        driver = proving(self._driver)
+        if driver is None or link_now(driver, layout.layer_link(name, digest)) != digest:
+            return None
+        return driver.read_now(layout.blob_data(digest), limit)
 
     async def open(self, name: RepositoryName, digest: Digest) -> IReader:
         """A blob's bytes, for the caller to close; BlobUnknown or NameUnknown."""

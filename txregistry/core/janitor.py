@@ -13,7 +13,7 @@ from txregistry.core.policy import Policy
 from txregistry.core.repositories import Repositories
 from txregistry.core.v1.layers import Layers
 from txregistry.errors import Busy, LostRace, NotFound, StorageError
-from txregistry.interfaces import IStorageDriver, ISweeps
+from txregistry.interfaces import IHidesPartials, IStorageDriver, ISweeps
 from txregistry.storage import layout
 
 #: Age in seconds at which temporary objects are leftovers; no request takes that long between two steps.
@@ -48,6 +48,9 @@ class Janitor:
                 for child, directory in await entries(self._driver, layout.uploads(name)):
                     if directory:
                         removed += await self._drop_if_old(layout.upload(name, child), now - self._policy.upload_expiry)
+            if IHidesPartials.providedBy(self._driver):
+                for path in await IHidesPartials(self._driver).partials_below(layout.REPOSITORIES):
+                    removed += await self._drop_if_old(path, now - self._policy.upload_expiry)
             if self._v1_layers is not None:
                 removed += await self._v1_layers.sweep(now - self._policy.upload_expiry)
             for path in await self._driver.partials(layout.TMP):

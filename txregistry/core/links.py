@@ -5,7 +5,7 @@ from __future__ import annotations
 from twisted.logger import Logger
 
 from txregistry.errors import DigestInvalid, NotFound, TooLarge
-from txregistry.interfaces import ICaches, IStorageDriver
+from txregistry.interfaces import ICaches, ICommitsWith, IPartial, IProvesFresh, IStorageDriver
 from txregistry.model.digest import Digest
 from txregistry.model.names import RepositoryName
 from txregistry.storage import layout
@@ -35,9 +35,26 @@ async def read_link(driver: IStorageDriver, path: str) -> Digest | None:
         return None
 
 
+def link_now(driver: IProvesFresh, path: str) -> Digest | None:
+    """The digest that a link names at this moment; None if it cannot be told at once, or names none."""
+    try:
+        return Digest.parse((driver.read_now(path, _LINK_LIMIT) or b"").decode("ascii").strip())
+    except (DigestInvalid, UnicodeDecodeError):
+        return None
+
+
 async def write_link(driver: IStorageDriver, path: str, digest: Digest) -> None:
     """Make a link, or point it elsewhere; distribution wants neither newline nor upper case."""
     await driver.put(path, str(digest).encode("ascii"))
+
+
+async def commit_linked(driver: IStorageDriver, partial: IPartial, path: str, link: str, digest: Digest) -> None:
+    """Commit a partial object to `path`, then make a link that rests on it."""
+    if ICommitsWith.providedBy(partial):
+        await partial.commit_with(path, [(link, str(digest).encode("ascii"))])
+    else:
+        await partial.commit(path)
+        await write_link(driver, link, digest)
 
 
 async def remove_if_there(driver: IStorageDriver, path: str) -> None:

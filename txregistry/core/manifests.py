@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar, cast
 
 from twisted.logger import Logger
 
 from txregistry.concurrency import Shields
 from txregistry.core.blobs import Blobs
-from txregistry.core.links import cached, is_revision, read_link, remove_if_there, write_link
+from txregistry.core.links import cached, is_revision, link_now, read_link, remove_if_there, write_link
 from txregistry.core.policy import Policy
+from txregistry.core.proofs import Proof, proving
 from txregistry.core.referrers import Referrers
 from txregistry.core.repositories import Repositories
 from txregistry.core.tags import Tags
@@ -23,19 +25,23 @@ from txregistry.errors import (
     TooLarge,
     Unavailable,
 )
-from txregistry.interfaces import IStorageDriver
+from txregistry.interfaces import IPool, IStorageDriver
 from txregistry.model.digest import Digest
-from txregistry.model.manifest import Manifest, media_type_of, parse_manifest
+from txregistry.model.manifest import KNOWN_TYPES, Manifest, media_type_of, parse_manifest
 from txregistry.model.names import Reference, RepositoryName, Tag
 from txregistry.storage import layout
 
 #: A blob without meaning. Linked where a repository has no blob of its own, as distribution's collector passes over
 #: a repository without `_layers`, and then deletes what it holds.
 _EMPTY_JSON = b"{}"
+#: Largest manifest that is read and looked through on the reactor's thread, in bytes.
+_AT_ONCE = 256 * 1024
 #: How often a manifest is linked again that somebody deletes at the same moment.
 _ATTEMPTS = 5
 #: How many missing blobs and manifests a refusal names; behind the last of them nobody looks for more.
 _NAMED = 100
+
+T = TypeVar("T")
 
 _log = Logger()
 
@@ -69,6 +75,7 @@ class Manifests:
         blobs: Blobs,
         tags: Tags,
         referrers: Referrers,
+        pool: IPool | None = None,
     ) -> None:
         self._driver = driver
         self._cached = cached(driver)
@@ -78,6 +85,7 @@ class Manifests:
         self._blobs = blobs
         self._tags = tags
         self._referrers = referrers
+        self._pool = pool
 
     async def get(self, name: RepositoryName, reference: Reference) -> StoredManifest:
         """A manifest by tag or digest; ManifestUnknown or NameUnknown."""
@@ -92,12 +100,46 @@ class Manifests:
         except TooLarge:
             _log.warn("{name}: {digest} is larger than a manifest may be", name=name, digest=digest)
             raise await self._unknown(name, reference) from None
-        foreign = await self._foreign_type(name, digest) if stored == digest else None
+        media_type, wrong = None, None
         try:
-            return StoredManifest(digest, foreign or media_type_of(data), data)
+            media_type = await self._work(data, media_type_of, data)
         except ManifestInvalid as error:
-            _log.warn("{name}: {digest} is not a manifest: {error}", name=name, digest=digest, error=error)
-            raise await self._unknown(name, reference) from None
+            wrong = error
+        if media_type not in KNOWN_TYPES and stored == digest:
+            media_type = await self._foreign_type(name, digest) or media_type
+        if media_type is None:
+            _log.warn("{name}: {digest} is not a manifest: {error}", name=name, digest=digest, error=wrong)
+            raise await self._unknown(name, reference)
+        return StoredManifest(digest, media_type, data)
+
+    def get_now(self, name: RepositoryName, reference: Reference) -> StoredManifest | None:
+        """The same at once, of what is small and lies where this server puts it; None leaves it to `get`."""
+        driver = proving(self._driver)
+        if driver is None:
+            return None
+        digest = reference if isinstance(reference, Digest) else link_now(driver, layout.tag_current(name, reference))
+        if digest is None or not driver.exists_now(layout.revision_link(name, digest)):
+            return None
+        data = driver.read_now(layout.blob_data(digest), min(_AT_ONCE, self._policy.manifest_limit))
+        if data is None:
+            return None
+        try:
+            media_type = media_type_of(data)
+        except ManifestInvalid:
+            return None
+        # Any other type may be written beside the manifest.
+        return StoredManifest(digest, media_type, data) if media_type in KNOWN_TYPES else None
+
+    def proof(self, name: RepositoryName, reference: Reference, found: StoredManifest) -> Proof | None:
+        """That a manifest is what this reference names still; None if the driver cannot tell, or not of this one."""
+        driver = proving(self._driver)
+        if driver is None or found.media_type not in KNOWN_TYPES:
+            return None
+        # The bytes of what is linked are not looked for: nobody takes them away before the link.
+        there = (layout.revision_link(name, found.digest),)
+        if isinstance(reference, Digest):
+            return Proof(driver, there=there)
+        return Proof(driver, ((layout.tag_current(name, reference), str(found.digest).encode("ascii")),), there)
 
     async def put(
         self,
@@ -111,15 +153,16 @@ class Manifests:
 
         ManifestInvalid, ManifestBlobUnknown, DigestInvalid; nothing is stored then.
         """
-        manifest = parse_manifest(data, content_type, unknown_types=self._policy.accept_unknown_media_types)
+        unknown_types = self._policy.accept_unknown_media_types
+        manifest = await self._work(data, lambda: parse_manifest(data, content_type, unknown_types=unknown_types))
         if isinstance(reference, Digest):
             digest = reference
-            if not digest.matches(data):
+            if not await self._work(data, digest.matches, data):
                 found = str(Digest.of(data, digest.algorithm))
                 raise DigestInvalid({"digest": str(digest), "found": found, "reason": "not that of the manifest sent"})
             tags = list(extra_tags)
         else:
-            digest = Digest.of(data)
+            digest = await self._work(data, Digest.of, data)
             tags = [reference, *extra_tags]
         if not self._policy.accept_missing_blobs:
             await self._require_parts(name, manifest)
@@ -131,6 +174,12 @@ class Manifests:
         if not await is_revision(self._driver, name, digest):
             raise await self._unknown(name, digest)
         await self._shields.shield(self._unlink(name, digest))
+
+    async def _work(self, data: bytes, function: Callable[..., T], *args: object) -> T:
+        """The result of a function that works its way through `data`: in a thread if that takes long."""
+        if self._pool is None or len(data) <= _AT_ONCE:
+            return function(*args)
+        return cast(T, await self._pool.run(function, *args))
 
     async def _write(self, name: RepositoryName, digest: Digest, manifest: Manifest, tags: Sequence[Tag]) -> None:
         """Store and tag; again if a delete of this digest ran in between and removed what was just linked."""

@@ -39,11 +39,11 @@ class Registry:
         self.shields = shields
         self.repositories = Repositories(driver)
         self.blobs = Blobs(driver, self.repositories)
-        self.uploads = Uploads(driver, policy, shields, self.blobs)
+        self.uploads = Uploads(driver, policy, shields)
         self.tags = Tags(driver, self.repositories)
         self.referrers = Referrers(driver, policy.manifest_limit)
         self.manifests = Manifests(
-            driver, policy, shields, self.repositories, self.blobs, self.tags, self.referrers
+            driver, policy, shields, self.repositories, self.blobs, self.tags, self.referrers, pool
         )
         self.v1 = V1(driver, policy, shields, clock, self.repositories, pool, diff_queue, hooks)
         self.janitor = Janitor(driver, self.repositories, policy, clock, self.v1.layers)

@@ -12,6 +12,8 @@ from txregistry.interfaces import IPartial, Tap
 
 #: Bytes of a body that become one job: written and hashed in a thread while the next batch arrives.
 BATCH = 512 * 1024
+#: Batches up to so many bytes are fed to a cheap tap at once: a job of its own takes longer than hashing them.
+AT_ONCE = 16 * 1024
 
 
 class Body(Protocol):
@@ -23,12 +25,14 @@ class Body(Protocol):
         """Lists of pieces, of about `size` bytes together, or of what a slow client sent in a second."""
 
 
-async def receive(body: Body, partial: IPartial, tap: Tap, limit: int | None = None) -> None:
+async def receive(
+    body: Body, partial: IPartial, tap: Tap, limit: int | None = None, *, cheap: bool = False
+) -> None:
     """Append a body to a partial object, one job in flight while the next batch fills.
 
     Whatever ends it early, no job is under way any more when the failure leaves, and `partial.offset` tells how much
     arrived. A StorageError says that nothing more can be done with the partial object. More than `limit` bytes are
-    not read.
+    not read. A `cheap` tap takes no longer than a hasher.
     """
     begin = at = partial.offset
     job: Deferred[None] | None = None
@@ -39,8 +43,13 @@ async def receive(body: Body, partial: IPartial, tap: Tap, limit: int | None = N
                     # Cleared first: a Deferred that a cancel interrupts must not be awaited a second time.
                     waiting, job = job, None
                     await waiting
-                job = partial.write(batch, at, tap)
-                at += sum(map(len, batch))
+                size = sum(map(len, batch))
+                if cheap and size <= AT_ONCE:
+                    tap(batch)
+                    job = partial.write(batch, at)
+                else:
+                    job = partial.write(batch, at, tap)
+                at += size
                 if limit is not None and at > begin + limit:
                     break
         finally:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from txregistry.concurrency import Shields
-from txregistry.core.blobs import Blobs
+from txregistry.core.links import commit_linked
 from txregistry.core.policy import Policy
 from txregistry.core.transfer import Body, receive
 from txregistry.errors import (
@@ -49,11 +49,10 @@ _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12
 class Uploads:
     """The upload sessions of all repositories."""
 
-    def __init__(self, driver: IStorageDriver, policy: Policy, shields: Shields, blobs: Blobs) -> None:
+    def __init__(self, driver: IStorageDriver, policy: Policy, shields: Shields) -> None:
         self._driver = driver
         self._policy = policy
         self._shields = shields
-        self._blobs = blobs
 
     async def start(self, name: RepositoryName, algorithm: str = "sha256") -> str:
         """Begin a session; its id. `algorithm` is that of the digest to come, if the client told it (end-4c)."""
@@ -142,8 +141,8 @@ class Uploads:
             return
 
     async def _commit(self, session: _Session, name: RepositoryName, digest: Digest) -> None:
-        await session.partial.commit(layout.blob_data(digest))
-        await self._blobs.link(name, digest)
+        link = layout.layer_link(name, digest)
+        await commit_linked(self._driver, session.partial, layout.blob_data(digest), link, digest)
 
     async def _open(self, name: RepositoryName, uuid: str) -> _Session:
         path = _path(name, uuid)
@@ -179,7 +178,7 @@ class _Session:
             self._hasher = resumed(self._state.hasher, self._state.digests.get(Sha256.name))
         expected = None if chunk is None else chunk[1] - chunk[0] + 1
         try:
-            await receive(body, self.partial, self._tap, expected)
+            await receive(body, self.partial, self._tap, expected, cheap=True)
         except StorageError:
             # After a failed write the last checkpoint is what there is.
             raise

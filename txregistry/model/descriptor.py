@@ -112,27 +112,27 @@ def descriptor_at(value: object, pointer: str) -> Descriptor:
 
 
 def _digest(value: Mapping[str, Any], pointer: str) -> Digest:
-    here = child_pointer(pointer, "digest")
     text = value.get("digest")
     if not isinstance(text, str):
-        raise field_error(here, "missing" if text is None else "must be a string", text)
+        reason = "missing" if text is None else "must be a string"
+        raise field_error(child_pointer(pointer, "digest"), reason, text)
     try:
         return Digest.parse(text)
     except DigestInvalid as error:
         reason = error.detail["reason"] if isinstance(error.detail, dict) else str(error)
-        raise field_error(here, reason, text) from None
+        raise field_error(child_pointer(pointer, "digest"), reason, text) from None
 
 
 def _size(value: Mapping[str, Any], pointer: str) -> int:
-    here = child_pointer(pointer, "size")
     size = value.get("size")
+    if type(size) is int and 0 <= size <= SIZE_LIMIT:  # a bool is an int as well
+        return size
+    here = child_pointer(pointer, "size")
     if size is None:
         raise field_error(here, "missing")
-    if type(size) is not int:  # a bool is an int as well
+    if type(size) is not int:
         raise field_error(here, "must be a whole number", size)
-    if not 0 <= size <= SIZE_LIMIT:
-        raise field_error(here, f"must be from 0 to {SIZE_LIMIT}", size)
-    return size
+    raise field_error(here, f"must be from 0 to {SIZE_LIMIT}", size)
 
 
 def _strings(value: Mapping[str, Any], name: str, pointer: str) -> tuple[str, ...]:

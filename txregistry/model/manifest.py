@@ -139,13 +139,18 @@ def media_type_of(data: bytes) -> str:
     return _type_by_shape(document)
 
 
-def _load(data: bytes, errors: str = "strict") -> dict[str, Any]:
-    def refuse(constant: str) -> object:
-        raise ValueError(f"{constant} is not JSON")
+def _refuse(constant: str) -> object:
+    raise ValueError(f"{constant} is not JSON")
 
+
+_JSON = json.JSONDecoder(parse_constant=_refuse)
+
+
+def _load(data: bytes, errors: str = "strict") -> dict[str, Any]:
     try:
         # The text and not the bytes: given bytes, the parser would guess UTF-16 and UTF-32 too.
-        document = json.loads(data.decode("utf-8", errors), parse_constant=refuse)
+        text = data.decode("utf-8", errors)
+        document = _JSON.decode(text)
     except UnicodeDecodeError as error:
         raise field_error("", f"not UTF-8: {error.reason} at byte {error.start}") from None
     except RecursionError:

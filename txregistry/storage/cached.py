@@ -21,6 +21,7 @@ from txregistry.concurrency import start
 from txregistry.errors import NotFound, StorageError, TooLarge
 from txregistry.interfaces import (
     ICaches,
+    IHidesPartials,
     IPartial,
     IProvesFresh,
     IReader,
@@ -43,8 +44,8 @@ LARGEST = 256 * 1024
 #: The version of what came from a key of the original's form, which has none. It matches nothing.
 NO_VERSION = Version("cached")
 
-#: What the driver below may offer besides. A `stamp` says nothing of what is in Redis: `cached` has none.
-_OFFERS = (ISweeps, IRedirects, IProvesFresh)
+#: What the driver below may offer besides. What is seen there now says nothing of what is in Redis.
+_OFFERS = (IHidesPartials, ISweeps, IRedirects, IProvesFresh)
 
 
 @implementer(IStorageDriver, ICaches)
@@ -199,20 +200,28 @@ class CachedDriver:
         """Remove temporary objects, which are never cached."""
         return ISweeps(self._inner).sweep(before)
 
+    def partials_below(self, prefix: str) -> Deferred[Sequence[str]]:
+        """The paths of the partial objects at any depth below `prefix`."""
+        return IHidesPartials(self._inner).partials_below(prefix)
+
     def redirect(self, path: str, seconds: int) -> Deferred[str]:
         """A signed URL."""
         return IRedirects(self._inner).redirect(path, seconds)
 
-    def stamp(self, path: str) -> bytes | None:
-        """Whether an object changed in the store."""
-        return IProvesFresh(self._inner).stamp(path)
+    def read_now(self, path: str, limit: int) -> bytes | None:
+        """A small object as it is in the store."""
+        return IProvesFresh(self._inner).read_now(path, limit)
+
+    def exists_now(self, path: str) -> bool:
+        """Whether there is an object or a directory in the store."""
+        return IProvesFresh(self._inner).exists_now(path)
 
 
 class _CachedReads(CachedDriver):
     """The driver whose `read` asks Redis first."""
 
     def _declare(self) -> None:
-        # Of what it reads no stamp is true, and what it does not read is better asked of the driver itself.
+        # It may read what the store does not hold any more; whoever wants to know asks the driver itself.
         return
 
     @property

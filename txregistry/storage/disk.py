@@ -10,12 +10,15 @@ import contextlib
 import fcntl
 import os
 from collections.abc import Sequence
+from itertools import islice
 
 #: File systems whose page cache is on this machine and whose calls do not wait for a network or another process.
 #: What is not known here is treated as remote: slower, never wrong.
 LOCAL_FILE_SYSTEMS = frozenset(
     ["bcachefs", "btrfs", "ext2", "ext3", "ext4", "f2fs", "jfs", "overlay", "ramfs", "reiserfs", "tmpfs", "xfs", "zfs"]
 )
+#: Those of them that are nothing but a page cache.
+MEMORY_FILE_SYSTEMS = frozenset(["ramfs", "tmpfs"])
 
 #: The most pieces that one `pwritev` takes.
 IOV_MAX = os.sysconf("SC_IOV_MAX")
@@ -23,6 +26,13 @@ IOV_MAX = os.sysconf("SC_IOV_MAX")
 
 class Disk:
     """Calls of the operating system, one method each."""
+
+    #: Whether no read waits for a disk, as all is in memory; such file systems do not take RWF_NOWAIT.
+    in_memory = False
+
+    def boot(self) -> bytes:
+        """What is another once everything that was not synced may be lost; empty where that is not known."""
+        return boot_id()
 
     # -- descriptors ------------------------------------------------------------------------------------------
 
@@ -42,11 +52,12 @@ class Disk:
         """Up to `size` bytes from the page cache, without waiting for the disk; None when it would have to."""
         buffer = bytearray(size)
         try:
-            count = os.preadv(fd, [buffer], offset, os.RWF_NOWAIT)
+            count = os.preadv(fd, (buffer,), offset, os.RWF_NOWAIT)
         except OSError:
             # EAGAIN is the ordinary miss. Whatever else it is, the blocking read that follows will tell.
-            return None
-        return bytes(memoryview(buffer)[:count])
+            return self.pread(fd, size, offset) if self.in_memory else None
+        del buffer[count:]
+        return bytes(buffer)
 
     def pwritev(self, fd: int, pieces: Sequence[bytes | memoryview], offset: int) -> int:
         """Write some of the bytes; how many."""
@@ -85,10 +96,14 @@ class Disk:
         """What is known of a path."""
         return os.stat(path)
 
-    def scan(self, path: str) -> list[tuple[str, bool]]:
-        """Name and whether it is a directory, for each child, in no order."""
+    def exists(self, path: str) -> bool:
+        """Whether there is anything at a path that this process can see."""
+        return os.access(path, os.F_OK)
+
+    def scan(self, path: str, most: int | None = None) -> list[tuple[str, bool]]:
+        """Name and whether it is a directory, for each child or for the first `most`, in no order."""
         with os.scandir(path) as entries:
-            return [(entry.name, entry.is_dir()) for entry in entries]
+            return [(entry.name, entry.is_dir()) for entry in islice(entries, most)]
 
     def make_directory(self, path: str) -> None:
         """Make a directory with mode 0777 as the umask leaves it."""
@@ -122,6 +137,23 @@ class Disk:
         """Bytes that an ordinary user can still write."""
         found = os.statvfs(path)
         return found.f_bavail * found.f_frsize
+
+
+class UnsyncedDisk(Disk):
+    """One that leaves it to the kernel when bytes and names become durable."""
+
+    def sync_file(self, fd: int) -> None:
+        """Do nothing."""
+
+    def sync_directory(self, path: str) -> None:
+        """Do nothing."""
+
+
+def boot_id(path: str = "/proc/sys/kernel/random/boot_id") -> bytes:
+    """What is another after each boot of the machine; empty where the kernel does not tell."""
+    with contextlib.suppress(OSError), open(path, "rb") as file:
+        return file.read(64).strip()
+    return b""
 
 
 def file_system(path: str, mounts: str = "/proc/self/mountinfo") -> str | None:

@@ -7,15 +7,17 @@ are held in `local_partial.py`.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Protocol
 
-from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.defer import Deferred, execute, fail, succeed
 from zope.interface import alsoProvides, implementer
 
 from txregistry.concurrency import start
 from txregistry.errors import StorageError
 from txregistry.interfaces import (
+    IGroups,
     IPartial,
     IProvesFresh,
     IReader,
@@ -27,7 +29,7 @@ from txregistry.interfaces import (
     Version,
 )
 from txregistry.storage import local_partial
-from txregistry.storage.disk import Disk, is_local
+from txregistry.storage.disk import MEMORY_FILE_SYSTEMS, Disk, file_system
 from txregistry.storage.local_partial import LocalPartial
 from txregistry.storage.local_reader import LocalReader
 from txregistry.storage.local_sweep import sweep
@@ -37,12 +39,12 @@ from txregistry.storage.pool import Lanes
 #: Largest object that is read in place, on the reactor's thread, in bytes.
 IN_PLACE = 64 * 1024
 
-#: One of so many reads goes to the pool although it could be in place: a loop over a thousand links would not let
+#: No page of the page cache is smaller, in bytes.
+PAGE = 4096
+
+#: One of so many calls goes to the pool although it could be made in place: a loop over a thousand links would not let
 #: anybody else run until its end.
 PAUSE = 32
-
-#: Largest object whose `stamp` is its contents, in bytes.
-STAMPED = 512
 
 
 class WallClock(Protocol):
@@ -53,7 +55,7 @@ class WallClock(Protocol):
         ...
 
 
-@implementer(IStorageDriver, ISweeps)
+@implementer(IStorageDriver, IGroups, ISweeps)
 class LocalDriver:
     """Bytes below `root`.
 
@@ -71,14 +73,14 @@ class LocalDriver:
         """Make the root where it lacks, and see that it can be written; StorageError with one clear reason. Blocks."""
         self._tree.prepare()
         # A read "in place" may only find the page cache; on a network file system even that may wait for the server.
-        self._cached = is_local(self._tree.root)
+        self._cached = self._tree.local
         if self._cached:
+            self._tree.disk.in_memory = file_system(self._tree.root) in MEMORY_FILE_SYSTEMS
             alsoProvides(self, IProvesFresh)
 
     def read(self, path: str, limit: int) -> Deferred[tuple[bytes, Version]]:
         """A whole small object: at once if it is cached (with pauses, see PAUSE), else by the pool."""
-        self._in_place = (self._in_place + 1) % PAUSE
-        if self._cached and self._in_place:
+        if self._may_look():
             try:
                 found = self._tree.read_cached(path, min(limit, IN_PLACE))
             except StorageError as error:
@@ -87,9 +89,24 @@ class LocalDriver:
                 return succeed(found)
         return self._pool.run_small(self._tree.read, path, limit)
 
+    def _may_look(self) -> bool:
+        """Whether the next call may be made in place."""
+        if not self._cached:
+            return False
+        self._in_place = (self._in_place + 1) % PAUSE
+        return self._in_place != 0
+
     def open(self, path: str) -> Deferred[IReader]:
         """A large object; its reader also provides `ISendsFiles`."""
-        return start(self._open(path))
+        if not self._may_look():
+            return start(self._open(path))
+        reader = LocalReader(self._tree, self._pool, path, self._cached)
+        try:
+            reader.open_now()
+        except StorageError as error:
+            reader.close()
+            return fail(error)
+        return succeed(reader)
 
     async def _open(self, path: str) -> IReader:
         reader = LocalReader(self._tree, self._pool, path, self._cached)
@@ -105,6 +122,10 @@ class LocalDriver:
     ) -> Deferred[Version]:
         """Write a small object."""
         return self._pool.run_small(self._tree.put, path, data, if_absent, if_match)
+
+    def put_all(self, objects: Sequence[tuple[str, bytes]]) -> Deferred[None]:
+        """Write small objects in one job, durable together."""
+        return self._pool.run_small(self._tree.put_all, objects)
 
     def partial(self, path: str, create: bool = False) -> Deferred[IPartial]:
         """Hold the partial object at `path`."""
@@ -132,10 +153,22 @@ class LocalDriver:
 
     def stat(self, path: str) -> Deferred[Stat]:
         """What is known of a path."""
-        return self._pool.run_small(self._tree.stat, path)
+        if not self._may_look():
+            return self._pool.run_small(self._tree.stat, path)
+        try:
+            return succeed(self._tree.stat(path))
+        except StorageError as error:
+            return fail(error)
 
     def list(self, prefix: str, cursor: str | None = None, limit: int = 1000) -> Deferred[Page]:
-        """The children of a directory, in the order of their names."""
+        """The children of a directory, in the order of their names; at once if they are few."""
+        if self._may_look():
+            try:
+                page = self._tree.list_few(prefix, cursor, limit)
+            except StorageError as error:
+                return fail(error)
+            if page is not None:
+                return succeed(page)
         return self._pool.run_small(self._tree.list, prefix, cursor, limit)
 
     def move(self, source: str, target: str) -> Deferred[None]:
@@ -148,11 +181,17 @@ class LocalDriver:
 
     def settle(self, path: str) -> Deferred[None]:
         """Make durable what another wrote."""
+        if self._may_look():
+            try:
+                if self._tree.is_settled(path):
+                    return succeed(None)
+            except StorageError as error:
+                return fail(error)
         return self._pool.run(self._tree.settle, path)
 
     def free_space(self) -> Deferred[int | None]:
         """Bytes that can still be written."""
-        return self._pool.run_small(self._tree.free_space)
+        return (execute if self._cached else self._pool.run_small)(self._tree.free_space)
 
     def sweep(self, before: float) -> Deferred[int]:
         """Remove temporary files unchanged since `before` that nobody holds; how many there were."""
@@ -162,6 +201,26 @@ class LocalDriver:
         """Nothing is kept open between calls."""
         return succeed(None)
 
-    def stamp(self, path: str) -> bytes | None:
-        """The contents of a link; of something larger, which is only ever replaced, what its inode says."""
-        return self._tree.stamp(path, STAMPED)
+    def read_now(self, path: str, limit: int) -> bytes | None:
+        """A small object, if it is in the page cache."""
+        disk = self._tree.disk
+        try:
+            fd = disk.open(self._tree.full(path), os.O_RDONLY)
+        except OSError:
+            return None
+        try:
+            if limit < PAGE:
+                data = disk.pread_cached(fd, limit + 1, 0)
+                return None if data is None or len(data) > limit else data
+            # A read from the page cache may end early, at the end of a page.
+            size = disk.stat_open(fd).st_size
+            data = None if size > limit else disk.pread_cached(fd, size, 0)
+            return None if data is None or len(data) != size else data
+        except OSError:
+            return None
+        finally:
+            disk.close(fd)
+
+    def exists_now(self, path: str) -> bool:
+        """Whether there is an object or a directory."""
+        return self._tree.disk.exists(self._tree.full(path))

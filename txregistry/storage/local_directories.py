@@ -1,4 +1,4 @@
-"""Directories that survive a power cut.
+"""Directories that survive a power cut, and what is known of the files in them.
 
 A file is durable only if every directory above it has its own name fsynced in its parent, *whoever made it*: one that
 another request made a moment ago may vanish with all that is below it. So each is fsynced once for each process,
@@ -8,12 +8,13 @@ outermost first, and remembered until it is removed.
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 from collections.abc import Iterator
 
 from txregistry.storage.disk import Disk
 
-#: Directories remembered; about 3 MB. One blob is one directory, so there is no end to them.
+#: Directories remembered, and files; about 3 MB each. One blob is one directory, so there is no end to them.
 REMEMBERED = 16384
 
 
@@ -162,3 +163,23 @@ def _outermost_first(directory: str) -> Iterator[str]:
     for part in directory.split("/") if directory else ():
         path = f"{path}/{part}" if path else part
         yield path
+
+
+class Settled:
+    """Files that are known to be durable, each in the state in which it was seen; safe to use from any thread."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, tuple[int, int]] = {}
+
+    def __contains__(self, path: str) -> bool:
+        return path in self._known
+
+    def note(self, path: str, found: os.stat_result) -> None:
+        """Remember a file; when there are too many all others are forgotten."""
+        if len(self._known) >= REMEMBERED:
+            self._known.clear()
+        self._known[path] = (found.st_ino, found.st_ctime_ns)
+
+    def holds(self, path: str, found: os.stat_result) -> bool:
+        """Whether a file is still what was remembered of it."""
+        return self._known.get(path) == (found.st_ino, found.st_ctime_ns)

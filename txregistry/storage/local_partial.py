@@ -2,7 +2,8 @@
 
     <path>/data         the bytes; locked (`flock`) from the opening to the end by whoever writes
     <path>/startedat    when it began
-    <path>/state        "<offset>", a newline, and up to 4 KiB of the caller's, renamed into place at each checkpoint
+    <path>/state        "<offset>[ <boot>]", a newline, and up to 4 KiB of the caller's, renamed into place at each
+                        checkpoint
 
 **Who may write.** The holder is whoever has the lock on the file *that `data` names*. A holder that moves no byte for
 five seconds is not waited for: the next one copies what the last checkpoint covers into a new locked file and renames
@@ -12,6 +13,9 @@ that over `data`. The old holder may write on, into a file without a name, and n
 under the tree's lock of `<path>`: a checkpoint, a takeover or a commit that found itself the holder still is when it
 renames. And the only one who writes to a file is the one who locked it, as a copy gets a file of its own; a file that
 has a second name, as a power cut in the middle of a commit may leave it, is copied too before it is written to.
+
+**What is not synced.** Up to `UNSYNCED` bytes, as the commit mostly follows a moment later, a checkpoint survives the
+process alone: it names the boot of the machine, and in another one counts as none.
 """
 
 from __future__ import annotations
@@ -24,15 +28,16 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from twisted.internet.defer import CancelledError, Deferred, fail, succeed
+from twisted.internet.defer import CancelledError, Deferred, execute, fail, succeed
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from txregistry.concurrency import start
 from txregistry.errors import Busy, LostRace, NotFound, StorageError, Unavailable, WrongOffset
-from txregistry.interfaces import IPartial, PartialInfo, Tap
+from txregistry.interfaces import ICommitsWith, IPartial, PartialInfo, Tap
+from txregistry.storage.local_files import parent_of, same_file
 from txregistry.storage.local_reader import Descriptor
-from txregistry.storage.local_tree import Tree, same_file
+from txregistry.storage.local_tree import Tree
 from txregistry.storage.pool import Lanes
 
 T = TypeVar("T")
@@ -40,8 +45,12 @@ T = TypeVar("T")
 #: Seconds without a moved byte after which a holder may be replaced.
 STALLED = 5.0
 
-#: Most bytes of the caller's in a checkpoint.
-STATE_LIMIT = 4096
+STATE_LIMIT = 4096  # most bytes of the caller's in a checkpoint
+#: A batch up to so many bytes is written by the job that comes next, if it is to be fed to nobody.
+KEPT = 64 * 1024
+
+#: Largest object whose checkpoint does not wait for the disk, in bytes.
+UNSYNCED = 1 << 20
 
 #: UTC, whole seconds; distribution refuses a newline behind it.
 RFC_3339 = "%Y-%m-%dT%H:%M:%SZ"
@@ -76,14 +85,15 @@ def _load_state(tree: Tree, path: str, size: int) -> tuple[int, bytes]:
     except FileNotFoundError:
         return 0, b""
     try:
-        line, _, state = tree.disk.pread(fd, STATE_LIMIT + 32, 0).partition(b"\n")
+        line, _, state = tree.disk.pread(fd, STATE_LIMIT + 96, 0).partition(b"\n")
     finally:
         tree.disk.close(fd)
-    offset = int(line) if line.isdigit() else size + 1
-    return (offset, state) if offset <= size else (0, b"")
+    number, _, boot = line.partition(b" ")
+    offset = int(number) if number.isdigit() else size + 1
+    return (offset, state) if offset <= size and boot in (b"", tree.boot) else (0, b"")
 
 
-@implementer(IPartial)
+@implementer(IPartial, ICommitsWith)
 class LocalPartial:
     """A held partial object. One job at a time: a second before the first has ended is a caller's mistake."""
 
@@ -97,6 +107,7 @@ class LocalPartial:
         self._running = False
         self._ended = False
         self._saved = 0  # the offset of the last checkpoint
+        self._kept: Sequence[bytes] = ()  # the last bytes before `offset`, which are still to be written
         self.offset = 0
         self.state = b""
 
@@ -108,7 +119,8 @@ class LocalPartial:
 
     async def reopen(self, now: Callable[[], float]) -> None:
         """Hold the one that is there, or take it over; NotFound, Busy."""
-        if not await self._descriptor.run(self._pool.run_small, self._reopen, now, False):
+        lane = execute if self._tree.local else self._pool.run_small  # it asks the kernel for what that has at hand
+        if not await self._descriptor.run(lane, self._reopen, now, False):
             await self._descriptor.run(self._pool.run, self._reopen, now, True)  # it may copy gigabytes
 
     # Below, what begins with an underscore and returns no Deferred runs in a thread of the pool.
@@ -252,20 +264,35 @@ class LocalPartial:
         """Append `batch`, and feed it to `tap` in the same job; see `IPartial`."""
         if at != self.offset and not self._running:
             return fail(WrongOffset(self._path, self.offset))
+        at_once = self._tree.local and tap is None and not (self._kept or self._running or self._ended)
+        if at_once and sum(map(len, batch)) <= KEPT:
+            return execute(self._guarded, self._keep, batch)
         return self._job(self._write, batch, tap)
+
+    def _keep(self, batch: Sequence[bytes]) -> None:
+        self._check_holder()
+        self._kept = batch
+        self.offset += sum(map(len, batch))
 
     def _write(self, batch: Sequence[bytes], tap: Tap | None) -> None:
         self._check_holder()
+        self._write_kept()
+        self.offset = self._append(batch, self.offset)
+        if tap is not None:
+            tap(batch)
+
+    def _write_kept(self) -> None:
+        kept, self._kept = self._kept, ()
+        self._append(kept, self.offset - sum(map(len, kept)))
+
+    def _append(self, batch: Sequence[bytes], at: int) -> int:
         try:
-            end = self._tree.write_all(self._descriptor.fd, batch, self.offset)
+            return self._tree.write_all(self._descriptor.fd, batch, at)
         except OSError:
             # What came since the last checkpoint is lost to everybody: were it left, it would keep a full disk full.
             with contextlib.suppress(OSError):
                 self._disk.truncate(self._descriptor.fd, self._saved)
             raise
-        if tap is not None:
-            tap(batch)
-        self.offset = end
 
     def checkpoint(self, state: bytes) -> Deferred[None]:
         """Make the bytes durable, then save offset and `state`."""
@@ -274,11 +301,16 @@ class LocalPartial:
 
     def _checkpoint(self, state: bytes) -> None:
         self._check_holder()
-        self._disk.sync_file(self._descriptor.fd)
+        self._write_kept()
+        boot = self._tree.boot if self.offset <= UNSYNCED else b""
+        if not boot:
+            self._disk.sync_file(self._descriptor.fd)
         fd, temporary = self._tree.temporary()
         try:
-            self._tree.write_all(fd, [b"%d\n" % self.offset, state], 0)
-            self._disk.sync_file(fd)
+            line = b"%d %s\n" % (self.offset, boot) if boot else b"%d\n" % self.offset
+            self._tree.write_all(fd, [line, state], 0)
+            if not boot:
+                self._disk.sync_file(fd)
             with self._tree.locked(self._path):
                 self._check_holder()
                 self._disk.rename(temporary, self._tree.full(f"{self._path}/state"))
@@ -296,6 +328,7 @@ class LocalPartial:
             at = await self._job(self._read, at, tap)
 
     def _read(self, at: int, tap: Tap) -> int:
+        self._write_kept()
         self._disk.touch(self._descriptor.fd)  # reading is a sign of life too
         stop = min(at + READ_JOB, self.offset)
         while at < stop:
@@ -308,19 +341,28 @@ class LocalPartial:
 
     def commit(self, path: str) -> Deferred[None]:
         """Make the bytes durable and let them appear at `path`; see `IPartial`."""
-        return self._job(self._commit, path)
+        return self._job(self._commit, path, ())
 
-    def _commit(self, path: str) -> None:
+    def commit_with(self, path: str, objects: Sequence[tuple[str, bytes]]) -> Deferred[None]:
+        """The same together with small objects; see `ICommitsWith`."""
+        return self._job(self._commit, path, objects)
+
+    def _commit(self, path: str, objects: Sequence[tuple[str, bytes]]) -> None:
         def rename() -> None:
             self._check_holder()
             self._disk.rename(self._data, self._tree.full(path))
 
         fd = self._descriptor.fd
+        self._write_kept()
         if self._disk.stat_open(fd).st_size != self.offset:
             self._disk.truncate(fd, self.offset)  # what an earlier holder wrote after its last checkpoint
         self._disk.touch(fd)
-        self._disk.sync_file(fd)
-        self._tree.into(path, self._path, rename)
+        self._tree.directories.make(parent_of(path))
+        with self._tree.written(objects) as files:
+            self._disk.sync_file(fd)
+            others = [(file.path, file.path, file.rename) for file in files]
+            self._tree.name_all([(path, self._path, rename), *others])
+        self._tree.settled(path, fd)
         self._ended = True
         with contextlib.suppress(OSError, StorageError):  # committed it is; what is left goes by age
             self._tree.discard(self._path)
@@ -344,7 +386,14 @@ class LocalPartial:
         if self._descriptor.closed:
             return succeed(None)
         # The last one to close a file without a name frees all its blocks: not on the reactor's thread.
-        return self._pool.run_small(self._descriptor.close).addErrback(self._close_here)
+        lane = execute if self._tree.local and not self._running and self._has_name() else self._pool.run_small
+        return lane(self._descriptor.close).addErrback(self._close_here)
+
+    def _has_name(self) -> bool:
+        try:
+            return self._disk.stat_open(self._descriptor.fd).st_nlink > 0
+        except OSError:
+            return False
 
     def _close_here(self, failure: Failure) -> None:
         if failure.check(CancelledError) is None:

@@ -91,9 +91,10 @@ class LocalReader:
 
     async def open(self) -> None:
         """Open the file; NotFound, also for a directory."""
-        await self._descriptor.run(self._pool.run_small, self._open)
+        await self._descriptor.run(self._pool.run_small, self.open_now)
 
-    def _open(self) -> None:  # in a thread
+    def open_now(self) -> None:
+        """The same at once, in whatever thread."""
         with self._tree.errors(self._path):
             self._descriptor.adopt(self._tree.disk.open(self._tree.full(self._path), os.O_RDONLY))
             found = self._tree.regular(self._path, self._descriptor.fd)

@@ -6,7 +6,8 @@ import contextlib
 import os
 from collections.abc import Sequence
 
-from txregistry.storage.local_tree import PUT, REMOVED, Tree
+from txregistry.storage.local_files import PUT, REMOVED
+from txregistry.storage.local_tree import Tree
 
 
 def sweep(tree: Tree, before: float) -> int:

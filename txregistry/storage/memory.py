@@ -338,7 +338,11 @@ class MemoryDriver:
         """Nothing to let go of."""
         return succeed(None)
 
-    def stamp(self, path: str) -> bytes | None:
-        """The version of an object."""
+    def read_now(self, path: str, limit: int) -> bytes | None:
+        """A small object, or None."""
         found = self.contents.objects.get(path)
-        return None if found is None else found.version.encode()
+        return None if found is None or len(found.data) > limit else found.data
+
+    def exists_now(self, path: str) -> bool:
+        """Whether there is an object or a directory."""
+        return path in self.contents.objects or any(name.startswith(path + "/") for name in self.contents.leaves())

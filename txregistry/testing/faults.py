@@ -47,11 +47,11 @@ class FaultyDisk(Disk):
 
     def __getattribute__(self, name: str) -> Any:
         found = super().__getattribute__(name)
-        if name.startswith("_") or name not in Disk.__dict__:
+        if name.startswith("_") or name not in Disk.__dict__ or not callable(found):
             return found
 
         def call(*args: Any, **kwargs: Any) -> Any:
-            argument = args[0]
+            argument = args[0] if args else None
             self.calls.append((name, argument))
             for index, (wanted, error, after, only) in enumerate(self._faults):
                 if wanted == name and only(argument):
@@ -119,6 +119,10 @@ class RecordingDisk(Disk):
             self._adopt(self._root, ROOT)
         self.start = {number: node.copy() for number, node in self.nodes.items()}
         self.log: list[Change | tuple[str, object]] = []  # changes, ("sync", node) and ("mark", thing)
+
+    def boot(self) -> bytes:
+        """Another than that of whoever reads what the cut has left."""
+        return b"before-the-cut"
 
     def mark(self, thing: object) -> None:
         """Note that something was acknowledged at this moment."""

@@ -182,7 +182,7 @@ class Diffs:
             _log.warn("no diff of {image}: {error!r}", image=text[:200], error=error)
 
     async def _compare(self, image: ImageId) -> bytes:
-        ancestors = (await self._images.ancestry(image))[1:]
+        ancestors = (await self._images.ancestry(image)).ids[1:]
         differ: Differ = await self._take(image, Differ)
         for ancestor in ancestors:
             if differ.decided:

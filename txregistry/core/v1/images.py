@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from txregistry.concurrency import Shields
 from txregistry.core.links import cached
-from txregistry.core.v1.files import exists, read, size
+from txregistry.core.proofs import Proof, proving
+from txregistry.core.v1.files import TEXT_LIMIT, exists, read, size
 from txregistry.core.v1.hooks import Hooks
 from txregistry.core.v1.pushes import SWAPS, Pushes, never_settled
 from txregistry.core.v1.records import Push, new_session
@@ -35,11 +37,23 @@ _ANNOUNCED = 50
 
 @dataclass(frozen=True, slots=True)
 class ImageInfo:
-    """A finished image: its JSON as it was pushed, the size of its layer in bytes, its checksum if one is known."""
+    """A finished image: its JSON as it was pushed, the size of its layer in bytes, its checksum if one is known.
+
+    `checksums` are all that are known, as they are stored; None where nothing is.
+    """
 
     data: bytes
     size: int
     checksum: str | None
+    checksums: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Ancestry:
+    """The ids of a finished image and its ancestors, youngest first, and the JSON that holds them in the store."""
+
+    ids: tuple[str, ...]
+    data: bytes
 
 
 class Images:
@@ -64,8 +78,29 @@ class Images:
         if layer is None:
             # What crashed servers left. Its reader is told to push it, which heals it.
             step(State.JSON, Event.READ)
-        checksums = decode_checksums(await read(self._cached, layout.v1_image(image.text, "_checksum")) or b"")
-        return ImageInfo(data, layer or 0, checksums[0] if checksums else None)
+        stored = await read(self._cached, layout.v1_image(image.text, "_checksum"))
+        checksums = decode_checksums(stored or b"")
+        return ImageInfo(data, layer or 0, checksums[0] if checksums else None, stored)
+
+    def proof(self, image: ImageId, info: ImageInfo) -> Proof | None:
+        """That an image is what it was; None if the driver cannot tell, and for a very long JSON."""
+        same = [(layout.v1_image(image.text, "json"), info.data)]
+        mark, checksums = layout.v1_image(image.text, "_inprogress"), layout.v1_image(image.text, "_checksum")
+        if info.checksums is not None:
+            same.append((checksums, info.checksums))
+        gone = (mark,) if info.checksums is not None else (mark, checksums)
+        return self._proof(same, (layout.v1_image(image.text, "layer"),), gone)
+
+    def proof_of_ancestry(self, image: ImageId, found: Ancestry) -> Proof | None:
+        """The same of its ancestry."""
+        same = [(layout.v1_image(image.text, "ancestry"), found.data)]
+        return self._proof(same, (), (layout.v1_image(image.text, "_inprogress"),))
+
+    def _proof(self, same: Sequence[tuple[str, bytes]], there: Sequence[str], gone: Sequence[str]) -> Proof | None:
+        driver = proving(self._driver)
+        if driver is None or sum(len(data) for _, data in same) > TEXT_LIMIT:
+            return None
+        return Proof(driver, same, there, gone)
 
     async def open_layer(self, image: ImageId) -> IReader:
         """The layer as it was pushed, for the caller to close; V1NotFound, V1Error while it is pushed."""
@@ -79,13 +114,14 @@ class Images:
         """Where a layer that `open_layer` opens lies in the store."""
         return layout.v1_image(image.text, "layer")
 
-    async def ancestry(self, image: ImageId) -> tuple[str, ...]:
+    async def ancestry(self, image: ImageId) -> Ancestry:
         """The ids of the image and all its ancestors; V1NotFound, V1Error while it is pushed."""
         await self._require_finished(image)
-        ancestry = await self._stored_ancestry(self._cached, image)
-        if ancestry is None:
+        data = await read(self._cached, layout.v1_image(image.text, "ancestry"))
+        ids = None if data is None else parse_ancestry(data)
+        if data is None or ids is None:
             raise _unknown()
-        return ancestry
+        return Ancestry(ids, data)
 
     async def has_json(self, image: ImageId) -> bool:
         """Whether the image is there, be it in progress: a tag may name it, and a child build on it."""
@@ -102,8 +138,8 @@ class Images:
         if held is None or held.state is not State.DONE:
             step(State.JSON, Event.READ)
 
-    async def _stored_ancestry(self, driver: IStorageDriver, image: ImageId) -> tuple[str, ...] | None:
-        data = await read(driver, layout.v1_image(image.text, "ancestry"))
+    async def _stored_ancestry(self, image: ImageId) -> tuple[str, ...] | None:
+        data = await read(self._driver, layout.v1_image(image.text, "ancestry"))
         return None if data is None else parse_ancestry(data)
 
     # -- the beginning of a push --------------------------------------------------------------------------------
@@ -152,7 +188,7 @@ class Images:
         found: list[str] = []
         following: ImageId | None = image
         while following is not None and following.text not in found and len(found) < _GENERATIONS:
-            stored = await self._stored_ancestry(self._driver, following)
+            stored = await self._stored_ancestry(following)
             if stored is not None:
                 return (*found, *stored)
             found.append(following.text)

@@ -10,6 +10,7 @@ from twisted.internet.interfaces import IReactorTime
 from txregistry.concurrency import Shields
 from txregistry.core.links import cached, entries
 from txregistry.core.policy import Policy
+from txregistry.core.proofs import Proof, proving
 from txregistry.core.v1.files import DOCUMENT_LIMIT, TEXT_LIMIT, exists, load, read, remove
 from txregistry.core.v1.hooks import Hooks
 from txregistry.errors import LostRace, Unavailable, Unsupported, V1Error, V1NotFound
@@ -64,6 +65,13 @@ class V1Repositories:
         if data is None:
             raise V1NotFound(message="Tag not found")
         return decode_tag(data)
+
+    def proof(self, repository: V1Repository, tag: V1Tag, image: ImageId) -> Proof | None:
+        """That a tag names this image still; None if the driver cannot tell."""
+        driver = proving(self._driver)
+        if driver is None:
+            return None
+        return Proof(driver, ((_path(repository, f"{_TAG}{tag}"), image.text.encode("utf-8")),))
 
     async def set_tag(self, repository: V1Repository, tag: V1Tag, image: ImageId, user_agent: str) -> None:
         """Let a tag name an image, which may still be in progress; V1NotFound without one."""
@@ -124,6 +132,11 @@ class V1Repositories:
     async def is_private(self, repository: V1Repository) -> bool:
         """Whether a repository was made private; one that does not exist was not."""
         return await exists(self._driver, _path(repository, "_private"))
+
+    def is_public_now(self, repository: V1Repository) -> bool:
+        """Whether it can be told at once that a repository was not made private. False says nothing."""
+        driver = proving(self._driver)
+        return driver is not None and not driver.exists_now(_path(repository, "_private"))
 
     async def set_private(self, repository: V1Repository, private: bool) -> None:
         """Make a repository private, or public."""
