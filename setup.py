@@ -14,12 +14,13 @@ HERE = Path(__file__).parent
 S3 = ["boto3>=1.34"]
 REDIS = ["txredisapi>=1.6"]
 INDEX = ["treq>=24.9"]
+OPENSTACK = ["treq>=24.9"]
 ACCOUNTS = ["bcrypt>=4"]
 LINT = ["mypy>=1.11", "mypy-zope>=1.0.8", "ruff>=0.6", "types-PyYAML"]
 TEST = [
     *("hypothesis>=6.100", "moto[s3,server]>=5", 'backports.zstd; python_version < "3.14"', "setuptools>=77"),
     "rsa>=4.9",
-    *(*S3, *REDIS, *INDEX, *ACCOUNTS),
+    *(*S3, *REDIS, *INDEX, *OPENSTACK, *ACCOUNTS),
 ]
 
 setup(
@@ -63,8 +64,9 @@ setup(
         "s3": S3,
         "redis": REDIS,
         "index": INDEX,
+        "openstack": OPENSTACK,
         "accounts": ACCOUNTS,
-        "all": [*S3, *REDIS, *INDEX, *ACCOUNTS],
+        "all": [*S3, *REDIS, *INDEX, *OPENSTACK, *ACCOUNTS],
         "test": TEST,
         "lint": LINT,
         "dev": [*TEST, *LINT, "towncrier", "tox>=4"],

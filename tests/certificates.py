@@ -3,11 +3,13 @@
 import datetime
 import ipaddress
 from pathlib import Path
+from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from twisted.internet import ssl
 
 _START = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
 _END = datetime.datetime(2100, 1, 1, tzinfo=datetime.UTC)
@@ -79,3 +81,11 @@ def key_pem(key: ec.EllipticCurvePrivateKey, passphrase: bytes | None = None) ->
     if passphrase is not None:
         encryption = serialization.BestAvailableEncryption(passphrase)
     return key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption)
+
+
+def twisted_context(certificate: str, key: str, client_ca: str | None = None) -> Any:
+    """What Twisted's own TLS serves with, for servers that are not the registry; from the paths of PEM files."""
+    own = ssl.PrivateCertificate.loadPEM(Path(certificate).read_bytes() + Path(key).read_bytes())
+    if client_ca is None:
+        return own.options()
+    return own.options(ssl.Certificate.loadPEM(Path(client_ca).read_bytes()))

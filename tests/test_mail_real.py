@@ -15,11 +15,10 @@ from twisted.internet.defer import maybeDeferred
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
-from tests.certificates import Authority
+from tests.certificates import Authority, twisted_context
 from tests.services.smtp import Received, SmtpSink
 from txregistry import config, service
 from txregistry.config import ConfigError, Mail
-from txregistry.listen import tls_context
 from txregistry.smtp import Smtp, reason
 
 PASSWORD = "correct-horse"
@@ -37,7 +36,7 @@ class SinkCase(TestCase):
     def start(self, tls: bool = True, client_ca: "str | None" = None, **options: Any) -> SmtpSink:
         self.authority = Authority(self.mktemp())
         certificate, key = self.authority.issue("server")
-        context = tls_context(certificate, key, client_ca and self.authority.path)
+        context = twisted_context(certificate, key, client_ca and self.authority.path)
         sink = SmtpSink(context if tls else None, **options)
         self.port: Any = reactor.listenTCP(0, sink, interface="127.0.0.1")
         self.addCleanup(self.port.stopListening)

@@ -8,11 +8,10 @@ from twisted.trial.unittest import TestCase
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Site
 
-from tests.certificates import Authority
+from tests.certificates import Authority, twisted_context
 from txregistry.auth import index
 from txregistry.auth.index import Index, make_agent
 from txregistry.errors import UpstreamUnavailable
-from txregistry.listen import tls_context
 from txregistry.model.v1.names import V1Repository
 
 BAR = V1Repository("foo", "bar")
@@ -81,7 +80,7 @@ class SocketTests(TestCase):
 
     async def test_a_certificate_of_nobody(self):
         certificate, key = Authority(self.mktemp()).issue("index")
-        secure = net.listenSSL(0, self.site, tls_context(certificate, key), interface="127.0.0.1")
+        secure = net.listenSSL(0, self.site, twisted_context(certificate, key), interface="127.0.0.1")
         self.addCleanup(self.stop, secure)
         with self.assertRaises(UpstreamUnavailable) as raised:
             await self.index("https", secure.getHost().port).verify("Token", "read", BAR)

@@ -166,8 +166,6 @@ class Channel(HTTPChannel):
         if self.phase is Phase.CLOSING:
             self._drain(data)
         else:
-            if self._body_pace is not None:
-                self._body_pace.moved(len(data))
             super().rawDataReceived(data)
 
     # -- the phases of a request -------------------------------------------------------------------------------
@@ -245,7 +243,7 @@ class Channel(HTTPChannel):
             if not request.startedWriting and not request.body.received:
                 super()._send100Continue()
         if self._body_pace is None:
-            self._body_pace = self.site.pace(self.transport.abortConnection)
+            self._body_pace = self.site.pace(lambda: request.body.received, self.transport.abortConnection)
         self._body_pace.wait()
 
     def body_arrived(self) -> None:

@@ -111,9 +111,9 @@ class RegistrySite(Site):
     def stopFactory(self) -> None:
         """Close nothing."""
 
-    def pace(self, give_up: Callable[[], object]) -> Pace:
-        """Make a watch over a client's body, or over how it takes its answers; `give_up` ends its connection."""
-        return Pace(self.reactor, self.patience, self.minimum_rate, give_up)
+    def pace(self, moved: Callable[[], int], give_up: Callable[[], object]) -> Pace:
+        """Make a watch over a client's body, or over how it takes its answers; see `pace.py`."""
+        return Pace(self.reactor, self.patience, self.minimum_rate, moved, give_up)
 
     def cut_connections(self) -> None:
         """Abort every connection: the routes behind them are told that their clients are gone."""

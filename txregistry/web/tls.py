@@ -134,7 +134,8 @@ class TLSServer(RegistryServer):
                 return lost
         return super().doWrite()
 
-    def _write_some(self, data: bytes) -> int | ConnectionLost:
+    def writeSomeData(self, data: bytes) -> int | ConnectionLost:
+        """See FileDescriptor."""
         if not data:
             return 0
         if not self._secure:

@@ -35,9 +35,10 @@ class RoundsTests(SynchronousTestCase):
         drivers = [cluster.watched(quorum), cluster.watched(quorum)]
         chance = random.Random(seed)
         if faults:
+            faulty = random.Random(seed)
 
-            def hook(command, group, body, chance=random.Random(seed)):
-                return chance.choice((CLOSE_BEFORE, CLOSE_AFTER, -5)) if chance.random() < 0.01 else None
+            def hook(command, group, body):
+                return faulty.choice((CLOSE_BEFORE, CLOSE_AFTER, -5)) if faulty.random() < 0.01 else None
 
             for server in cluster.servers.values():
                 server.hook = hook
@@ -91,10 +92,12 @@ class RoundsTests(SynchronousTestCase):
             listed = [entry.name for entry in result_of(drivers[1].list(directory)).entries]
             if not isinstance(found, NotFound):
                 self.assertIn(name, listed)
+        faulty_too = ", with faults," if faults else ","
         print(
-            f"{groups} groups of {version}{', with faults' if faults else ''}, each down and up again in 100 rounds: {counts['acknowledged']} writes "
-            f"and deletes acknowledged, {counts['refused']} refused, {counts['read']} reads, {counts['alone']} of "
-            "them without a group; old state served 0, deleted things risen 0"
+            f"{groups} groups of {version}{faulty_too} each down and up again in 100 rounds: "
+            f"{counts['acknowledged']} writes and deletes acknowledged, {counts['refused']} refused, "
+            f"{counts['read']} reads, {counts['alone']} of them without a group; "
+            "old state served 0, deleted things risen 0"
         )
         self.assertGreater(min(counts.values()), 10, counts)
 
