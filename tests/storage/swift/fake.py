@@ -66,10 +66,6 @@ class FakeSwift:
         #: Bytes of an answer after which it is cut off, for answers to GET that have more, and how many of them.
         self.cut = (0, 0)
 
-    def now_older(self, seconds: float) -> None:
-        """Let time pass."""
-        self.now += seconds
-
     def begin(self, request: Request) -> Reply | Callable[[], Reply]:
         """The answer, or what gives it at the end."""
         self.log.append(f"{request.method} {request.path}")

@@ -9,12 +9,11 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from tests.storage.swift.base import SmallSegments, driver_on, server_of
 from tests.storage.swift.fake import FakeSwift, Reply, Request, Stored
 from txregistry.concurrency import start
-from txregistry.errors import NoSpace, Unavailable
-from txregistry.storage.s3.partial import PARTIALS
+from txregistry.errors import NoSpace, NotFound, Unavailable
 from txregistry.storage.swift import segments
 from txregistry.storage.swift.driver import SwiftDriver
 from txregistry.storage.swift.locks import LOCKS
-from txregistry.storage.swift.segments import LARGEST, MARK, SMALLEST, Memory, group_of, segment_size
+from txregistry.storage.swift.segments import LARGEST, SMALLEST, Memory, group_of, segment_size
 from txregistry.testing.drivers import DriverSuite
 
 
@@ -252,7 +251,14 @@ class OutageTests(SynchronousTestCase):
         self.assertGreater(self.server.now - begin, 5)
         self.assertEqual([name for name in self.server.containers["c"] if LOCKS in name], [])
 
-    def test_paths_of_markers(self) -> None:
-        self.assertEqual(group_of("a/b"), "_txregistry/segments/a/@/b/")
-        self.assertFalse(MARK.startswith("manifest-"))
-        self.assertNotEqual(PARTIALS, segments.SEGMENTS)
+    def test_a_lease_that_is_nearly_over(self) -> None:
+        def slow(request: Request) -> Reply | None:
+            if request.method == "HEAD" and request.path.endswith("/x"):
+                self.server.now += 6
+            return None
+
+        self.server.fault = slow
+        self.failureResultOf(self.driver.put("x", b"1", if_absent=True), Unavailable)
+        self.server.fault = lambda _: None
+        self.failureResultOf(self.driver.stat("x"), NotFound)
+        self.assertEqual([name for name in self.server.containers["c"] if LOCKS in name], [])

@@ -26,6 +26,10 @@ SEEN = 10.0
 ANSWER_LIMIT = 64 * 1024 * 1024
 
 
+class Rejected(Unavailable):
+    """Swift did not take what it was sent."""
+
+
 class Connection:
     """Requests to one container."""
 
@@ -109,6 +113,8 @@ class Connection:
             raise LostRace(path)
         if status in _FULL:
             raise NoSpace(path, f"{method}: Swift answers {status}")
+        if status == 400:
+            raise Rejected(path, f"{method}: Swift answers 400")
         if status == 404:
             raise Unavailable(path, f"there is no {self.options.place}")
         raise Unavailable(path, f"{method}: Swift answers {status}")

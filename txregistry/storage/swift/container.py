@@ -15,7 +15,7 @@ from urllib.parse import quote, unquote
 from txregistry.errors import LostRace, NotFound, TooLarge, Unavailable
 from txregistry.interfaces import Entry
 from txregistry.storage.openstack.http import Stream
-from txregistry.storage.swift.connection import Connection
+from txregistry.storage.swift.connection import Connection, Rejected
 
 #: The most names of one answer to a listing; Swift's own limit is 10,000.
 PAGE = 5000
@@ -78,7 +78,8 @@ class Container:
         try:
             await self.connection.ask("PUT", key, headers=headers, body=data)
         except LostRace:
-            # A request that was repeated, as its answer was lost, may have met its own first attempt.
+            # A request that was repeated, as its answer was lost, may have met its own first attempt: nobody else
+            # writes the same record, nor any object under a condition without the lease for it.
             try:
                 if (await self.head(key, newest=True)).etag != etag or not data:
                     raise
@@ -182,10 +183,8 @@ class Container:
             await self.connection.ask("PUT", key, {"multipart-manifest": "put"}, {**_TYPE, **meta}, manifest)
         except NotFound as error:
             raise Unavailable(key, "PUT: Swift answers 404") from error
-        except Unavailable as error:
-            if error.reason.endswith(" 400"):  # it looks whether they are there
-                raise LostRace(key, "a segment is not there") from error
-            raise
+        except Rejected as error:  # it looks whether they are there
+            raise LostRace(key, "a segment is not there") from error
 
     async def manifest(self, key: str) -> tuple[bytes, list[str]]:
         """The manifest of a large object as it can be put again, and the keys that it names. NotFound."""

@@ -6,7 +6,7 @@ large objects, whose segments lie below `_txregistry/segments`.
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -73,9 +73,10 @@ class SwiftDriver:
             except NotFound:
                 return None
 
-        async def putting() -> Version:
+        async def putting(in_time: Callable[[], None]) -> Version:
             if await etag_there() != if_match:
                 raise LostRace(path)
+            in_time()
             return Version(await self.container.put(path, data, if_absent))
 
         async def conditionally() -> Version:

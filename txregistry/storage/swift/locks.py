@@ -34,16 +34,25 @@ class Locks:
         self._http = container.connection.http
         self._here: dict[str, DeferredLock] = {}
 
-    async def alone(self, path: str, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """The result of `work`, done while nobody else does any for this path. Unavailable if others never end."""
+    async def alone(self, path: str, work: Callable[[Callable[[], None]], Coroutine[Any, Any, T]]) -> T:
+        """The result of `work`, done while nobody else does any for this path. Unavailable if others never end.
+
+        What `work` is called with is Unavailable when too little is left of the lease to begin something.
+        """
         # Requests of this process wait in turn, and only the first of them asks the store.
         lock = self._here.setdefault(path, DeferredLock())
         await lock.acquire()
         try:
             records = Records(self._container, path, f"{LOCKS}/{hashlib.sha256(path.encode()).hexdigest()}/")
             held = await self._acquire(path, records)
+            until = self._http.seconds() + HOLD / 2
+
+            def in_time() -> None:
+                if self._http.seconds() > until:
+                    raise Unavailable(path, "Swift is too slow for a lease")
+
             try:
-                return await work()
+                return await work(in_time)
             finally:
                 await records.release(held)
         finally:

@@ -114,6 +114,7 @@ async def put_over(container: Container, path: str, data: bytes) -> None:
 async def move_object(container: Container, source: str, target: str) -> None:
     """Give an object another path; the segments of a large one stay where they are. NotFound."""
     seen, replaced = await container.head(source, newest=True), await _group_at(container, target)
+    before: list[str] = []
     if not seen.is_large:
         await container.copy(source, target)
     elif seen.group is None:
@@ -122,10 +123,10 @@ async def move_object(container: Container, source: str, target: str) -> None:
         before = await owners(container, seen.group)
         await _own(container, seen.group, [*before, source, target])
         await container.copy_manifest(source, target, seen.group)
-        await container.delete(source)
-        await _own(container, seen.group, {*before, target} - {source})
     await _forsake(container, replaced, target, seen.group)
     await container.delete(source)
+    if seen.is_large and seen.group is not None:
+        await _own(container, seen.group, {*before, target} - {source})
 
 
 async def remove_object(container: Container, key: str) -> bool:
