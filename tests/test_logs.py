@@ -91,4 +91,5 @@ class AccessLogTests(SynchronousTestCase):
         log.open()
         with capturedLogs() as events:
             log.write("{one}\n")
-        self.assertEqual([formatEvent(event) for event in events], ["{one}"])
+            log.write("two\nthree\n")
+        self.assertEqual([formatEvent(event) for event in events], ["{one}", "two", "three"])

@@ -8,6 +8,7 @@ Paths are relative, `/`-separated, without a leading or trailing slash, without 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import NewType, Protocol
 
@@ -65,6 +66,19 @@ class Chunks(Protocol):
     def __aiter__(self) -> Chunks: ...
     async def __anext__(self) -> bytes: ...
     def close(self) -> None: ...
+
+
+class Access(Protocol):
+    """Rights of a client's own at an engine that knows its clients; `endpoint` is a URL, or None for the usual one."""
+
+    @property
+    def token(self) -> str: ...
+    @property
+    def endpoint(self) -> str | None: ...
+
+
+#: The rights with which large objects are read on behalf of the request that is served; None for the registry's own.
+request_access: ContextVar[Access | None] = ContextVar("request_access", default=None)
 
 
 class IReader(Interface):

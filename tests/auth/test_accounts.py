@@ -57,6 +57,22 @@ class AccountsTests(SynchronousTestCase):
         self.assertTrue(self.check())
         self.assertEqual(self.hashed, 2)
 
+    def test_what_is_known_at_once(self):
+        """Only what was found right before, as long as that counts, and only if the file may be looked at in place."""
+        for in_place in (True, False):
+            self.file = UsersFile(str(self.path), in_place=in_place)
+            self.use(ImmediatePool())
+            self.assertFalse(self.accounts.knows("joe", "secret"))
+            self.check()
+            self.check("joe", "wrong")
+            self.assertEqual(self.accounts.knows("joe", "secret"), in_place)
+            self.assertFalse(self.accounts.knows("joe", "wrong"))
+            self.assertFalse(self.accounts.knows("ann", "secret"))
+            hashed = self.hashed
+            self.clock.advance(REMEMBERED)
+            self.assertFalse(self.accounts.knows("joe", "secret"))
+            self.assertEqual(self.hashed, hashed)
+
     def test_a_changed_password_is_not_remembered(self):
         self.assertTrue(self.check())
         self.file.set("joe", "other")

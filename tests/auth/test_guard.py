@@ -358,6 +358,26 @@ class AccountTests(GuardTestCase):
         self.accounts = Accounts(self.file, ImmediatePool(), self.clock, open=True)
         self.guard = self.make(accounts=self.accounts)
 
+    def test_what_can_be_decided_at_once(self):
+        """Reading by V1; by V2 with a password that was right a moment ago. Nothing with an index, all without both."""
+        self.guard = self.make(
+            accounts=Accounts(UsersFile(self.file.path, True), ImmediatePool(), self.clock, open=True)
+        )
+        secret = basic("joe", "secret")
+        for authorization in ("", "Basic", "Token x", secret):
+            self.assertTrue(self.guard.allows_now(False, authorization))
+            self.assertFalse(self.guard.allows_now(True, authorization))
+        facts = Facts("GET", "/v2/", Kind.OPEN, {"authorization": secret})
+        self.assertEqual(self.successResultOf(start(self.guard.allow_v2(facts))).by, By.ACCOUNT)
+        allowed = [text for text in ("", "Basic", basic("joe", "x"), secret) if self.guard.allows_now(True, text)]
+        self.assertEqual(allowed, [secret])
+        self.assertTrue(self.make().allows_now(True, ""))
+        closed = [
+            self.make(index=Index("http://index.test", RequestTraversalAgent(self.index), self.clock)),
+            self.make(glance_endpoints=("http://g",)),
+        ]
+        self.assertEqual([guard.allows_now(v2, secret) for guard in closed for v2 in (True, False)], [False] * 4)
+
     def test_reading_is_free(self):
         for target in (A, "a1"):
             for method in ("GET", "HEAD"):

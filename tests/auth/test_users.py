@@ -80,6 +80,20 @@ class UsersTests(SynchronousTestCase):
         self.path.write_text(f"a:plain\nb:$apr1$x$y\nc:\nd\n#e:{good}\nf:{good[:-1]}\ng:{slow}\n")
         self.assertEqual(self.file.read(), {})
 
+    def test_read_at_once(self):
+        """What was read before, unless the file has changed since, or is gone."""
+        file = UsersFile(str(self.path), in_place=True)
+        self.assertEqual(file.read_now(), {})
+        self.file.set("joe", "secret")
+        self.assertEqual(file.read_now(), {})
+        self.assertEqual(file.read_now() or file.read(), file.read_now())
+        self.assertEqual(list(file.read_now()), ["joe"])
+        self.file.set("ann", "secret")
+        self.assertEqual(file.read_now(), {})
+        file.read()
+        self.path.unlink()
+        self.assertEqual(file.read_now(), {})
+
     def test_a_change_by_others_is_seen(self):
         self.path.write_text(f"joe:{cheap('x')}\n")
         self.assertEqual(set(self.file.read()), {"joe"})

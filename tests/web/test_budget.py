@@ -1,11 +1,14 @@
 """The memory for bodies that are held as a whole."""
 
+from typing import cast
+
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from txregistry.concurrency import start
 from txregistry.errors import BodyTooLarge
 from txregistry.web.budget import SMALL, Budget
+from txregistry.web.request import RegistryRequest
 
 LARGE = SMALL + 1
 LIMIT = 10 * LARGE
@@ -35,7 +38,7 @@ class BudgetTests(SynchronousTestCase):
         end: Deferred[None] = Deferred()
 
         async def run():
-            async with self.budget.body(Request(length), LIMIT) as data:
+            async with self.budget.body(cast(RegistryRequest, Request(length)), LIMIT) as data:
                 self.assertEqual(data, b"x")
                 self.running.append(length)
                 try:

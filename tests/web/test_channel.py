@@ -3,15 +3,17 @@
 from itertools import product
 
 from klein import Klein
+from twisted.internet.address import IPv4Address
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from txregistry.concurrency import start
 from txregistry.errors import ClientGone
-from txregistry.testing.agent import Agent, NoResponse, request_head
+from txregistry.testing.agent import Agent, Connection, NoResponse, request_head
 from txregistry.web import channel as module
 from txregistry.web.channel import DRAIN_BYTES, DRAIN_SECONDS, Phase
+from txregistry.web.site import RegistrySite
 
 BODY = b"0123456789" * 5
 MARK = 20  # where "reads some" stops
@@ -445,6 +447,19 @@ class MalformedTests(ChannelTestCase):
         self.assertTrue(exchange.connection.half_closed)
         self.assertEqual(self.routes.events, ["entered"])
 
+    def test_hosts(self) -> None:
+        """One of them, which may be empty; none in HTTP/1.0."""
+        for hosts in (b"", b"Host: a\r\nHost: a\r\n"):
+            self.refused(b"GET /after HTTP/1.1\r\n" + hosts + b"\r\n", 400)
+            self.refused(b"PUT /refuse HTTP/1.1\r\n" + hosts + b"Content-Length: 1000000\r\n\r\n" + bytes(100), 400)
+        self.refused(b"GET /after HTTP/1.0\r\nHost: a\r\nHost: b\r\n\r\n", 400)
+        self.assertEqual(self.routes.events, [])
+        for sent in (b"GET /after HTTP/1.1\r\nHost:\r\n\r\n", b"GET /after HTTP/1.0\r\n\r\n"):
+            connection = self.agent.connect()
+            response = connection.response()
+            connection.send(sent)
+            self.assertEqual(self.successResultOf(response).code, 200)
+
     def test_tls_hello(self) -> None:
         connection = self.agent.connect()
         response = connection.response()
@@ -499,6 +514,43 @@ class TimeTests(ChannelTestCase):
         self.failureResultOf(exchange.response, NoResponse)
         self.assertEqual(self.routes.events, ["ClientGone"])
         self.assertEqual(self.routes.seen, [b"123"])
+
+    def test_body_trickles(self) -> None:
+        """A byte a second is not enough, however long the route would wait."""
+        exchange = self.agent.start("PUT", "/catch", length=1 << 20)
+        for _ in range(62):
+            self.assertNoResult(exchange.response)
+            exchange.send(b"a")
+            self.clock.advance(1)
+            if exchange.connection.closed:
+                break
+        self.failureResultOf(exchange.response, NoResponse)
+        self.assertEqual(self.routes.events, ["ClientGone"])
+
+    def test_body_is_slow_but_not_too_slow(self) -> None:
+        """With pauses, and in a connection that has sent one before."""
+        connection = self.agent.connect()
+        for _ in range(2):
+            response = connection.response()
+            connection.send(request_head("PUT", "/catch", length=20 * (1 << 16)))
+            for _ in range(20):
+                self.clock.pump([1] * 59)
+                connection.send(bytes(1 << 16))
+            self.clock.advance(1)
+            self.assertEqual(self.successResultOf(response).body, b"whole")
+
+    def test_other_rates(self) -> None:
+        site = RegistrySite(self.routes.app.resource(), self.clock, timeout=10, minimum_rate=0.5)
+        connection = Connection(site, self.clock, secure=False, peer=IPv4Address("TCP", "127.0.0.1", 1))
+        response = connection.response()
+        connection.send(request_head("PUT", "/catch", length=100))
+        for _ in range(100):
+            self.clock.advance(1)
+            connection.send(b"a")
+        self.clock.advance(1)
+        self.assertEqual(self.successResultOf(response).body, b"whole")
+        self.clock.advance(10)
+        self.assertTrue(connection.closed)
 
     def test_nothing_is_left_running(self) -> None:
         self.successResultOf(self.agent.request("PUT", "/catch", body=BODY))

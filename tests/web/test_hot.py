@@ -8,15 +8,17 @@ import re
 import time
 from hashlib import sha256
 from http.client import HTTPConnection
+from importlib.util import find_spec
 from pathlib import Path
+from unittest import skipUnless
 from urllib.parse import quote
 
-import bcrypt
 from klein import Klein
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer_only
 
+from tests.core.local_store import memory_folder
 from tests.running import Running
 from tests.web.v1.base import archive, image_json, simple
 from tests.web.v2.base import OCI_INDEX, OCI_MANIFEST, image, index
@@ -40,8 +42,12 @@ from txregistry.web.proxies import TrustedProxies
 HEAD = b"GET /v2/a/manifests/b HTTP/1.1\r\nHost: c\r\n"
 DATE = re.compile(rb"\r\nDate: [^\r]*")
 LOCAL = "tcp:0:interface=127.0.0.1"
-#: A user's lines of the users file: with a first password, with a second one, none.
-BOB = [f"bob:{bcrypt.hashpw(password, bcrypt.gensalt(4)).decode()}\n" for password in (b"first", b"second")] + [""]
+#: A user's lines of the users file: with the password "first", with "second", none. Bcrypt of the least cost.
+BOB = [
+    "bob:$2b$04$KbuphvSIOgyQGLHFgAIKKe5QqSSm.KkkkiNlrvlFpW3YNKIgos2Ka\n",
+    "bob:$2b$04$dnKtL90J/JJISPDk.9Zj8.rrdcduwOwL3Qd7P8tGgQ5CJJzl/Is/C\n",
+    "",
+]
 
 
 class UsualTests(SynchronousTestCase):
@@ -114,8 +120,8 @@ class World:
     They have one clock. `lines` are what the first two wrote to their access logs.
     """
 
-    def __init__(self, case, options=None, policy=None, proxies=None, users=False, hot_bytes=None):
-        self.folder = os.path.abspath(case.mktemp())
+    def __init__(self, case, options=None, policy=None, proxies=None, users=False, hot_bytes=None, folder=None):
+        self.folder = folder or os.path.abspath(case.mktemp())
         self.clock = Clock()
         self.clock.advance(time.time())
         self.lines: tuple[list[str], list[str]] = ([], [])
@@ -340,6 +346,7 @@ class KeptTests(SynchronousTestCase):
         world.write("PUT", "/v1/repositories/a/b/properties", None, b'{"access": "public"}')
         self.hot(world, get(target, token))
 
+    @skipUnless(find_spec("bcrypt"), "bcrypt is not installed")
     def test_accounts(self):
         """Only for whoever was let in a moment ago, and would be let in now."""
         world = World(self, users=True)
@@ -417,7 +424,7 @@ class Walk:
     def __init__(self, case, seed, credentials=(), **world):
         self.case = case
         self.random = random.Random(seed)
-        self.world = World(case, **world)
+        self.world = World(case, folder=f"{memory_folder(case)}/store", **world)
         self.credentials = credentials
         self.images = [sha256(b"%d" % number).hexdigest() for number in range(3)]
         self.folder = self.world.folder
@@ -618,6 +625,7 @@ class WalkTests(SynchronousTestCase):
         proxies, options = TrustedProxies(["10.0.0.0/8"]), WebOptions(accel_prefix="/files")
         self.walk(5, self.V2[:4] + self.V1, proxies=proxies, options=options)
 
+    @skipUnless(find_spec("bcrypt"), "bcrypt is not installed")
     def test_accounts(self):
         credentials = [basic("bob", "first"), basic("bob", "second"), basic("eve", "first"), basic("", "")]
         self.walk(6, self.V2 + self.V1, users=True, credentials=credentials)

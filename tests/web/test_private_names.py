@@ -1,19 +1,28 @@
-"""What `web/channel.py` uses or overrides of Twisted's unpublished names: still there, still meaning the same."""
+"""What the channel and the transports use or override of Twisted's unpublished names: still there, and the same."""
 
 import ast
 import inspect
+import socket
 from typing import Any
 
-from twisted.internet.tcp import Server
-from twisted.internet.testing import StringTransport
+from twisted.internet.abstract import FileDescriptor
+from twisted.internet.main import CONNECTION_DONE
+from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.tcp import Port, Server
+from twisted.internet.testing import MemoryReactor, StringTransport
 from twisted.protocols.basic import LineReceiver
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.http import HTTPChannel, Request
 
-from txregistry.web import body, channel, request, site, transport
+from txregistry.web import body, channel, pace, request, sending, site, tls, transport
+from txregistry.web.tls import TLSServer
+from txregistry.workers import sharing
 
-#: Attributes that begin with an underscore and are not ours, in channel.py.
-USED = {
+#: Attributes that begin with an underscore and are not ours, by module.
+IN_TRANSPORT = {"_tempDataLen"}
+IN_TLS = {"_closeWriteConnection", "_postLoseConnection"}
+IN_SHARING = {"_fromListeningDescriptor"}
+IN_CHANNEL = {
     "_buffer",
     "_command",
     "_networkProducer",
@@ -38,7 +47,8 @@ def parse(thing) -> ast.AST:
     return ast.parse(inspect.getsource(thing))
 
 
-TWISTEDS = set().union(*(private_names(parse(inspect.getmodule(cls))) for cls in (HTTPChannel, LineReceiver, Server)))
+CLASSES = (HTTPChannel, LineReceiver, Server, FileDescriptor)
+TWISTEDS = set().union(*(private_names(parse(inspect.getmodule(cls))) for cls in CLASSES))
 
 
 class Recorder(Request):
@@ -59,12 +69,21 @@ class PrivateNameTests(SynchronousTestCase):
         self.transport = StringTransport()
         self.channel.makeConnection(self.transport)
 
-    def test_list_is_complete(self) -> None:
-        self.assertEqual(private_names(parse(channel)) & TWISTEDS, USED)
+    def test_lists_are_complete(self) -> None:
+        for module, used in (
+            (channel, IN_CHANNEL), (transport, IN_TRANSPORT), (tls, IN_TLS), (sharing, IN_SHARING),
+        ):  # fmt: skip
+            self.assertEqual(private_names(parse(module)) & TWISTEDS, used, module.__name__)
 
     def test_no_other_module_uses_any(self) -> None:
-        for module in (body, request, site, transport):
+        for module in (body, pace, request, sending, site):
             self.assertEqual(private_names(parse(module)) & TWISTEDS, set(), module.__name__)
+
+    def test_our_own_names_are_not_twisteds(self) -> None:
+        """What is added to a class of Twisted's changes nothing of it."""
+        for module, of, used in ((transport, Server, IN_TRANSPORT), (tls, Server, IN_TLS)):
+            ours = private_names(parse(module))
+            self.assertEqual(ours & set(dir(of)) - used, set(), module.__name__)
 
     def test_buffer(self) -> None:
         """Bytes of a line that is not complete."""
@@ -149,3 +168,70 @@ class PrivateNameTests(SynchronousTestCase):
         watched.dataReceived(b"PUT / HTTP/1.1\r\nContent-Length: 4\r\n\r\nab")
         watched.dataReceived(b"cd")
         self.assertEqual(calls, ["headers", "ab", "cd", "content", "received"])
+
+
+class Connected(Server):
+    """A connection whose bytes go nowhere."""
+
+    def writeSomeData(self, data: bytes) -> int:
+        self.sent = bytes(data)
+        return len(data)
+
+
+class TransportNameTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.ours, theirs = socket.socketpair()
+        self.addCleanup(self.ours.close)
+        self.addCleanup(theirs.close)
+        self.reactor = MemoryReactor()
+        self.connection = Connected(self.ours, Protocol(), ("127.0.0.1", 1), None, 1, self.reactor)  # type: ignore[arg-type]  # no port
+
+    def test_length_of_what_was_written(self) -> None:
+        """Bytes that were written and not looked at yet; the others are in `dataBuffer`, which is public."""
+        self.connection.write(b"abc")
+        self.assertEqual((self.connection._tempDataLen, self.connection.dataBuffer), (3, b""))
+        self.connection.doWrite()
+        self.assertEqual((self.connection._tempDataLen, self.connection.dataBuffer), (0, b""))
+        self.patch(self.connection, "writeSomeData", lambda _: 1)
+        self.connection.write(b"abc")
+        self.connection.doWrite()
+        self.assertEqual((self.connection._tempDataLen, self.connection.dataBuffer), (0, b"abc"))
+
+    def test_end_of_a_connection(self) -> None:
+        """What is called when all was sent; again, if it returns None and asks to be told when it can write."""
+        calls: list[bool] = []
+        self.connection.write(b"abc")
+        self.connection.loseConnection()
+        self.patch(self.connection, "_postLoseConnection", lambda: CONNECTION_DONE if calls else calls.append(True))
+        self.assertIsNone(self.connection.doWrite())
+        self.assertEqual((self.connection.sent, calls), (b"abc", [True]))
+        self.assertIs(self.connection.doWrite(), CONNECTION_DONE)
+
+    def test_end_of_one_side(self) -> None:
+        """The same for a connection that is closed on this side."""
+        calls: list[int] = []
+        self.patch(self.connection, "_closeWriteConnection", lambda: calls.append(1))
+        self.connection.write(b"abc")
+        self.connection.loseWriteConnection()
+        self.assertIsNone(self.connection.doWrite())
+        self.assertIsNone(self.connection.doWrite())
+        self.assertEqual(calls, [1, 1])
+        self.connection.write(b"more")
+        self.assertEqual(self.connection._tempDataLen, 0)
+
+    def test_adopted_descriptor(self) -> None:
+        """A port over somebody else's socket, of the class that is asked."""
+        with socket.create_server(("127.0.0.1", 0)) as opened:
+
+            class Ours(Port):
+                """A class of ours."""
+
+            port = Ours._fromListeningDescriptor(self.reactor, opened.fileno(), socket.AF_INET, Factory())
+            port.startListening()
+            self.assertIsInstance(port, Ours)
+            self.assertEqual(port.getHost().port, opened.getsockname()[1])
+            port.connectionLost(None)
+
+    def test_overridden_names_are_called(self) -> None:
+        for name in IN_TLS:
+            self.assertIsNot(getattr(TLSServer, name), getattr(Server, name))

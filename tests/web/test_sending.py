@@ -223,6 +223,19 @@ class SendingTests(SendingTestCase):
         self.assertLessEqual(max(self.parts), transport.TURN)
         await self.check_end()
 
+    async def test_many_files_share_a_turn(self) -> None:
+        """What each may send is the less the more there are, and what it was when they are gone."""
+        if not self.kind.own:
+            return
+        self.huge()
+        slow = [await deferToThread(self.connect_slowly) for _ in range(20)]
+        (turn, *_) = {channel.transport._turn() for channel in self.site.channels}
+        self.assertEqual((self.port.sending, turn), (20, transport.ALL // 20))
+        for connection in slow:
+            connection.close()
+        await self.check_end(20)
+        self.assertEqual(self.port.sending, 0)
+
     def read_all(self, connection: socket.socket) -> None:
         """Read the huge answer; in a thread."""
         count = 0

@@ -71,6 +71,21 @@ class Client(Protocol):
         self.ended.callback(None)
 
 
+class Given:
+    """A socket that has received something."""
+
+    def __init__(self, real: Any, data: bytes) -> None:
+        self.real = real
+        self.data = data
+
+    def recv(self, _size: int) -> bytes:
+        data, self.data = self.data, b""
+        return data or self.real.recv(_size)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.real, name)
+
+
 class TransportTestCase(TestCase):
     def setUp(self) -> None:
         from twisted.internet import reactor
@@ -92,6 +107,11 @@ class TransportTestCase(TestCase):
             request.setResponseCode(401)
             request.setHeader("Content-Length", "4")
             return b"who?"
+
+        @app.route("/abort", methods=["PUT"])
+        def abort(request):
+            request.channel.transport.abortConnection()
+            return b"nobody reads this"
 
         @app.route("/large")
         async def large(request):
@@ -125,6 +145,47 @@ class TCPTests(TransportTestCase):
         self.assertEqual(self.transports[0].bufferSize, 1 << 18)
         client.transport.loseConnection()
         await client.ended
+
+    async def test_answers_leave_in_the_turn_that_read_their_requests(self) -> None:
+        """All of them in one call, without asking the reactor."""
+        client = await self.connect()
+        client.transport.write(request_head("PUT", "/read", length=5) + b"12345")
+        await client.until(1)
+        (connection,) = self.transports
+        calls: list[tuple[str, object]] = []
+        send = connection.writeSomeData
+        self.patch(self.reactor, "addWriter", lambda each: calls.append(("addWriter", each)))
+
+        def record(data: bytes) -> int:
+            calls.append(("send", bytes(data).count(b"HTTP/1.1 ")))
+            return send(data)
+
+        connection.writeSomeData = record
+        connection.socket = Given(connection.socket, request_head("PUT", "/refuse", length=0) * 3)
+        connection.doRead()
+        self.assertEqual(calls, [("send", 3)])
+        calls.clear()
+        connection.write(b"later")
+        self.assertEqual(calls, [("addWriter", connection)])
+
+    async def test_what_does_not_fit_is_sent_later(self) -> None:
+        client = await self.connect()
+        client.transport.write(request_head("PUT", "/read", length=5) + b"12345")
+        await client.until(1)
+        (connection,) = self.transports
+        connection.writeSomeData = lambda _: 0
+        connection.socket = Given(connection.socket, request_head("PUT", "/refuse", length=0))
+        connection.doRead()
+        del connection.writeSomeData
+        await client.until(2)
+        self.assertEqual([response.code for response in client.responses], [200, 401])
+
+    async def test_abort_while_reading(self) -> None:
+        """Nothing is sent any more."""
+        client = await self.connect()
+        client.transport.write(request_head("PUT", "/abort", length=0))
+        await client.ended
+        self.assertEqual((client.responses, bytes(client.received)), ([], b""))
 
     async def test_upload_and_download_on_one_connection(self) -> None:
         client = await self.connect()

@@ -11,6 +11,7 @@ from urllib.parse import unquote_to_bytes
 from txregistry.auth.facts import Facts, Grant, Kind, Refused
 from txregistry.auth.guard import Guard
 from txregistry.errors import V1Error
+from txregistry.interfaces import request_access
 from txregistry.model.v1.names import V1Repository
 from txregistry.web.request import RegistryRequest
 
@@ -26,6 +27,9 @@ async def admitted(
             request.responseHeaders.addRawHeader(name, value)
         raise
     request.grant = grant
+    if grant.glance is not None:
+        # For what is done within this coroutine, which is this request and no other.
+        request_access.set(grant.glance)
     if grant.set_cookie is not None:
         request.responseHeaders.addRawHeader("Set-Cookie", grant.set_cookie)
     answer = handler(request, **parts)

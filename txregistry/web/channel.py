@@ -24,7 +24,7 @@ A client may close its side when it has sent its requests, and still gets all an
 from __future__ import annotations
 
 from enum import Enum, auto
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from twisted.internet.interfaces import IHalfCloseableProtocol, ISSLTransport
 from twisted.internet.protocol import connectionDone
@@ -83,6 +83,7 @@ class Channel(HTTPChannel):
     site: RegistrySite
     requests: list[RegistryRequest]
     requestFactory: type[RegistryRequest]
+    timeOut: Any
     transport: Any  # TCP, UNIX or TLS: what they share is in no interface
     _networkProducer: Any
     phase = Phase.IDLE
@@ -94,7 +95,6 @@ class Channel(HTTPChannel):
 
     def connectionMade(self) -> None:
         """Start the idle timer."""
-        self._idle_timeout = self.timeOut
         self._has_own_transport = isinstance(self.transport, RegistryServer)
         self.site.channels.add(self)
         super().connectionMade()
@@ -120,7 +120,7 @@ class Channel(HTTPChannel):
         answer = hot.answer(self, data)
         if answer is None:
             return False
-        self.setTimeout(self._idle_timeout)
+        self.setTimeout(self.site.idle_timeout)
         self.transport.write(answer)
         return True
 
@@ -203,7 +203,7 @@ class Channel(HTTPChannel):
         elif self.phase is Phase.BODY and (self.persistent or request.body.remaining == 0):
             self.phase = Phase.REST
             self._end_body_pace()
-            self.setTimeout(self._idle_timeout)
+            self.setTimeout(self.site.idle_timeout)
             self.release_body()
         else:
             self._close()
@@ -277,7 +277,7 @@ class Channel(HTTPChannel):
         """Send nothing more, as the transport is full; ours minds by itself how long."""
         super().pauseProducing()
         if self.phase is Phase.WHOLE and not self._has_own_transport:
-            self.setTimeout(self.site.patience + BUFFERED / self.site.minimum_rate)
+            self.setTimeout(self.site.idle_timeout + BUFFERED / self.site.minimum_rate)
 
     def resumeProducing(self) -> None:
         """Go on sending; and receiving, unless the body's reader is behind."""
@@ -288,6 +288,16 @@ class Channel(HTTPChannel):
             self.hold_body()
 
     # -- refusals and ends -------------------------------------------------------------------------------------
+
+    def setTimeout(self, period: float | None) -> float | None:
+        """Call `timeoutConnection` after so many seconds; never, for None."""
+        shared = None if period is None else self.site.deadlines.get(period)
+        if shared is None:
+            return cast("float | None", super().setTimeout(period))
+        before = super().setTimeout(None)
+        self.timeOut = period
+        shared.begin(self)
+        return cast("float | None", before)
 
     def resetTimeout(self) -> None:
         """Let a deadline stand: Twisted calls this on every byte."""
@@ -309,7 +319,7 @@ class Channel(HTTPChannel):
         if self.phase is Phase.CLOSING and self._has_own_transport:
             self.setTimeout(None)
         else:
-            self.setTimeout(self._idle_timeout)
+            self.setTimeout(self.site.idle_timeout)
 
     def readConnectionLost(self) -> None:
         """Note that the client has sent its last byte: what it has asked for completely is answered.
@@ -364,6 +374,8 @@ class Channel(HTTPChannel):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Tell the requests."""
         self.site.forget(self)
+        for shared in self.site.deadlines.values():
+            shared.forget(self)
         self.phase = Phase.CLOSING
         self._end_body_pace()
         super().connectionLost(reason)

@@ -8,7 +8,8 @@ from typing import Any, cast
 
 from klein import Klein
 from klein.resource import KleinResource
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
 from twisted.web.iweb import IRequest
 from twisted.web.server import NOT_DONE_YET
 from werkzeug.exceptions import HTTPException
@@ -77,7 +78,13 @@ class RegistryResource(KleinResource):
 
     def _enter(self, request: RegistryRequest, endpoint: str, parts: Mapping[str, Any]) -> None:
         """Run a route and send what it returns, as Klein does: it is cancelled when the client leaves."""
-        work: Deferred[Any] = maybeDeferred(self._app.execute_endpoint, endpoint, request, **parts)
+        try:
+            work: Any = self._app.execute_endpoint(endpoint, request, **parts)
+        except Exception:
+            work = answer_for(request, Failure())
+        if not isinstance(work, Deferred):
+            self._send(work, request)
+            return
         if not work.called:
             request.notifyFinish().addErrback(lambda _: work.cancel())
         work.addErrback(lambda failure: answer_for(request, failure))

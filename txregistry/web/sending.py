@@ -115,7 +115,7 @@ class _FileFirst:
     def __init__(
         self, request: RegistryRequest, transport: RegistryServer, reader: IReader, start: int, stop: int
     ) -> None:
-        self._request = request
+        self._into = request
         self._transport = transport
         self._reader = reader
         self._fd: int = cast(ISendsFiles, reader).fileno()
@@ -141,7 +141,7 @@ class _FileFirst:
 
     def _went(self, count: int) -> None:
         self._at += count
-        self._request.sentLength += count
+        self._into.sentLength += count
 
     def close(self) -> None:
         """Nothing is held here."""

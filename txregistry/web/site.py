@@ -16,6 +16,7 @@ from twisted.web.resource import IResource
 from twisted.web.server import Site
 
 from txregistry.web.channel import Channel
+from txregistry.web.deadlines import Deadlines
 from txregistry.web.pace import Pace
 from txregistry.web.proxies import TrustedProxies
 from txregistry.web.request import RegistryRequest
@@ -86,7 +87,9 @@ class RegistrySite(Site):
         super().__init__(resource, RegistryRequest, parsePOSTFormSubmission=False, timeout=timeout, reactor=reactor)
         self.head_timeout = head_timeout
         self.minimum_rate = minimum_rate
-        self.patience = timeout
+        self.idle_timeout = timeout
+        #: By their seconds, those that connections have in common.
+        self.deadlines = {seconds: Deadlines(reactor, seconds) for seconds in (timeout, head_timeout)}
         self.proxies = proxies
         #: The connections that are open.
         self.channels: set[Channel] = set()
@@ -113,7 +116,7 @@ class RegistrySite(Site):
 
     def pace(self, moved: Callable[[], int], give_up: Callable[[], object]) -> Pace:
         """Make a watch over a client's body, or over how it takes its answers; see `pace.py`."""
-        return Pace(self.reactor, self.patience, self.minimum_rate, moved, give_up)
+        return Pace(self.reactor, self.idle_timeout, self.minimum_rate, moved, give_up)
 
     def cut_connections(self) -> None:
         """Abort every connection: the routes behind them are told that their clients are gone."""

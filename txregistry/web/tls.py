@@ -20,13 +20,15 @@ from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from txregistry.web.transport import TURN, File, Lost, RegistryPort, RegistryServer
+from txregistry.web.transport import File, Lost, RegistryPort, RegistryServer
 
 #: Seconds from a client's first byte to the end of the handshake.
 HANDSHAKE_TIMEOUT = 15.0
 #: The most bytes that one record carries. OpenSSL gives them all at once, so that it never keeps any of which no poll
 #: of the socket tells.
 RECORD = 1 << 14
+#: A record of less is taken for the last that is here, which is often so: asking in vain costs more than a turn does.
+SHORT = 1 << 10
 #: Bytes of a file in one call of OpenSSL. They are read once more for each time that the socket was full.
 SLICE = 1 << 17
 #: What the socket says when it has nothing to read: the first while it is TLS, the other when that has ended.
@@ -42,7 +44,7 @@ class TLSServer(RegistryServer):
     """
 
     socket: Any  # an SSLSocket, after the first byte
-    server: Any  # a TLSPort
+    server: TLSPort
 
     _secure = False
     _handshake_deadline: IDelayedCall | None = None
@@ -117,6 +119,8 @@ class TLSServer(RegistryServer):
                 lost = CONNECTION_DONE
                 break
             size += count
+            if count < SHORT:
+                break
         if size:
             self.protocol.dataReceived(bytes(buffer[:size]))
         return lost if self.connected else None
@@ -150,7 +154,7 @@ class TLSServer(RegistryServer):
 
     def _send_file_part(self, file: File) -> Lost:
         """Encrypt and send what fits of a file's next part."""
-        end = min(file.stop, file.at + TURN)
+        end = min(file.stop, file.at + self._turn())
         while file.at < end:
             view = self.server.buffer[: self._begun or min(SLICE, end - file.at)]
             count = read_into(file.fd, view, file.at, wait=bool(self._begun))

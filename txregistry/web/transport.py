@@ -16,7 +16,7 @@ import socket
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from twisted.internet.defer import CancelledError, Deferred, fail
 from twisted.internet.error import ConnectionDone, ConnectionLost
@@ -26,8 +26,9 @@ from twisted.python.failure import Failure
 
 from txregistry.web.pace import Pace
 
-#: Bytes of a file that one connection sends before it is another one's turn.
-TURN = 1 << 20
+#: Bytes of files that are sent before it is the turn of those who want something small: by one connection, by all in
+#: about one turn of the reactor, and by each of however many.
+TURN, ALL, LEAST = 1 << 20, 1 << 24, 1 << 18
 #: What `sendfile` says of a file that it cannot send, or not read.
 _NOT_SENDABLE = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EIO, errno.EOVERFLOW)
 
@@ -56,6 +57,8 @@ class RegistryServer(Server):
     """
 
     bufferSize = 1 << 18
+
+    server: Any  # a RegistryPort
 
     _reading = False
     _wanted = False
@@ -110,7 +113,7 @@ class RegistryServer(Server):
                 self._pace.rest()
             return
         if self._pace is None:
-            make = getattr(getattr(self.server, "factory", None), "pace", None)
+            make = getattr(self.server.factory, "pace", None)
             if make is None:
                 return
             self._pace = make(self._taken, self.abortConnection)
@@ -122,6 +125,9 @@ class RegistryServer(Server):
         What it has taken of the megabytes in the kernel's buffer shows nowhere else before a third of them is gone.
         """
         info = self.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _ACKNOWLEDGED.stop)
+        if len(info) < _ACKNOWLEDGED.stop:
+            # A kernel that does not tell: nobody is too slow.
+            return int(cast(Any, self.reactor).seconds()) << 40
         return int.from_bytes(info[_ACKNOWLEDGED], sys.byteorder)
 
     # -- files -------------------------------------------------------------------------------------------------
@@ -139,19 +145,26 @@ class RegistryServer(Server):
         assert self._file is None, "one file at a time"
         done: Deferred[None] = Deferred(self._give_up_file)
         self._file = File(fd, start, stop, went, done)
+        self.server.sending += 1
         self.startWriting()
         return done
 
     def _give_up_file(self, _done: Deferred[None]) -> None:
         self._file = None
+        self.server.sending -= 1
         self.abortConnection()
+
+    def _turn(self) -> int:
+        """How many bytes of its file this connection may send now."""
+        senders: int = self.server.sending
+        return min(TURN, max(LEAST, ALL // senders))
 
     def _send_file_part(self, file: File) -> Lost:
         """Send what fits of a file's next part.
 
         The socket is left as it is: with TCP_NOTSENT_LOWAT, or corked, a GiB costs more than twice the CPU.
         """
-        count = min(file.stop - file.at, TURN)
+        count = min(file.stop - file.at, self._turn())
         if not is_cached(file.fd, file.at, count):
             self._end_file(file)
             return None
@@ -177,6 +190,7 @@ class RegistryServer(Server):
 
     def _end_file(self, file: File) -> None:
         self._file = None
+        self.server.sending -= 1
         self.stopWriting()
         file.done.callback(None)
 
@@ -222,3 +236,5 @@ class RegistryPort(Port):
     """
 
     transport: Any = RegistryServer
+    #: How many of its connections are sending a file.
+    sending = 0

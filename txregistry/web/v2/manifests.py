@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
+
 from klein import Klein
 
+from txregistry.core.manifests import StoredManifest
 from txregistry.core.registry import Registry
 from txregistry.errors import BodyTooLarge, DigestInvalid, ManifestTooLarge
 from txregistry.model.conditional import entity_tag, none_match
 from txregistry.model.digest import Digest
-from txregistry.model.names import RepositoryName, Tag, parse_reference
+from txregistry.model.names import Reference, RepositoryName, Tag, parse_reference
 from txregistry.web.budget import Budget
 from txregistry.web.hot import keep
 from txregistry.web.messages import header, nothing, queries
@@ -30,22 +33,32 @@ class Manifests(Routes):
         route(app, rule, ["PUT"], self.put)
         route(app, rule, ["DELETE"], self.delete)
 
-    async def get(self, request: RegistryRequest, name: str, reference: str) -> bytes:
+    def get(self, request: RegistryRequest, name: str, reference: str) -> bytes | Awaitable[bytes]:
         """Send a manifest as it was pushed (end-3).
 
         `Accept` never changes the answer: a pull by digest must not, and a client that cannot use what a tag names
         says so better than a 404 would.
         """
         repository, wanted = RepositoryName.parse(name), parse_reference(reference)
-        manifests = self.registry.manifests
-        manifest = manifests.get_now(repository, wanted) or await manifests.get(repository, wanted)
+        manifest = self.registry.manifests.get_now(repository, wanted)
+        if manifest is None:
+            return self._get(request, repository, wanted)
+        return self._answer(request, repository, wanted, manifest)
+
+    async def _get(self, request: RegistryRequest, name: RepositoryName, wanted: Reference) -> bytes:
+        """The same of one that has to be waited for."""
+        return self._answer(request, name, wanted, await self.registry.manifests.get(name, wanted))
+
+    def _answer(
+        self, request: RegistryRequest, name: RepositoryName, wanted: Reference, manifest: StoredManifest
+    ) -> bytes:
         request.setHeader("Docker-Content-Digest", str(manifest.digest))
         request.setHeader("ETag", entity_tag(manifest.digest))
         if none_match(header(request, "If-None-Match"), manifest.digest):
             return nothing(request, 304)
         request.setHeader("Content-Type", manifest.media_type)
         request.setHeader("Content-Length", str(len(manifest.data)))
-        keep(request, manifests.proof(repository, wanted, manifest), manifest.data)
+        keep(request, self.registry.manifests.proof(name, wanted, manifest), manifest.data)
         return manifest.data
 
     async def put(self, request: RegistryRequest, name: str, reference: str) -> bytes:
