@@ -126,9 +126,7 @@ class Alone:
             def copy(part: tuple[int, tuple[str, int, int]]) -> dict[str, object]:
                 number, (name, _, _) = part
                 source = {"Bucket": BUCKET, "Key": name}
-                answer = client.upload_part_copy(
-                    **target, UploadId=upload, PartNumber=number, CopySource=source
-                )
+                answer = client.upload_part_copy(**target, UploadId=upload, PartNumber=number, CopySource=source)
                 return {"PartNumber": number, "ETag": answer["CopyPartResult"]["ETag"]}
 
             parts = list(threads.map(copy, enumerate(spans, 1)))

@@ -60,10 +60,10 @@ class Wall:
 class WithS3:
     """A server, and drivers for its one bucket."""
 
-    def start_s3(self, folder: str) -> None:
+    def start_s3(self, folder: str, large: bool = False) -> None:
         if importlib.util.find_spec("boto3") is None:
             raise missing("boto3 is not installed")
-        self.s3 = S3Server(os.path.join(folder, "s3"))
+        self.s3 = S3Server(os.path.join(folder, "s3"), large)
         self.s3.make_bucket("bucket")
 
     def driver(self, root: str, pool: Lanes, clock: Any) -> S3Driver:
@@ -236,7 +236,7 @@ class LargeTests(WithS3, TestCase):
         reader.close()
 
     async def test_s3(self) -> None:
-        self.start_s3(self.folder)
+        self.start_s3(self.folder, large=True)
         self.addCleanup(self.s3.stop)
         driver = self.driver("", self.pool, Wall())
         await self.up_and_down(driver)
@@ -246,4 +246,6 @@ class LargeTests(WithS3, TestCase):
         self.assertEqual([key for key, _ in driver.bucket.keys("")], ["blobs/2"])
 
     async def test_local(self) -> None:
-        await self.up_and_down(LocalDriver(os.path.join(self.folder, "store"), self.pool, clock))
+        store = os.path.join(self.folder, "store")
+        os.mkdir(store)
+        await self.up_and_down(LocalDriver(store, self.pool, clock))

@@ -23,8 +23,9 @@ KEY, SECRET, REGION = "testkey", "testsecret", "us-east-1"
 class S3Server:
     """`versitygw`, started; it can be killed and started again on its port and its folder.
 
-    A bucket is a folder below `data`. `ca` is the path of what a client must trust, None without TLS. `secret` is that
-    of the next start.
+    A bucket is a folder below `data`. `large` is for objects beyond some 4 GiB, the list of whose parts does not fit
+    into an extended attribute. `ca` is the path of what a client must trust, None without TLS. `secret` is that of the
+    next start.
     """
 
     program = "versitygw"
@@ -32,7 +33,7 @@ class S3Server:
     ca: str | None = None
     secret = SECRET
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: str, large: bool = False) -> None:
         self._program = find(self.program)
         self.folder = Path(folder).absolute()
         self.data = self.folder / "data"
@@ -42,16 +43,22 @@ class S3Server:
             self.port: int = probe.getsockname()[1]
         self.endpoint = f"http://127.0.0.1:{self.port}"
         self._process: subprocess.Popen[bytes] | None = None
+        self._sidecar = ["--sidecar", str(self.folder / "sidecar")] if large else []
         self.prepare()
         self.start()
 
     def prepare(self) -> None:
         """Make what it needs once."""
+        for folder in self._sidecar[1:]:
+            Path(folder).mkdir()
 
     def command(self) -> tuple[list[str], dict[str, str]]:
         """Its arguments, and what its environment has besides ours."""
         options = ["--port", f"127.0.0.1:{self.port}", "--region", REGION, "--health", self.health]
-        return [*options, "posix", str(self.data)], {"ROOT_ACCESS_KEY": KEY, "ROOT_SECRET_KEY": self.secret}
+        return [*options, "posix", *self._sidecar, str(self.data)], {
+            "ROOT_ACCESS_KEY": KEY,
+            "ROOT_SECRET_KEY": self.secret,
+        }
 
     def start(self) -> None:
         """Start it, and return when it answers."""

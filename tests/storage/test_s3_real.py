@@ -439,7 +439,7 @@ class LineTests(WithServer):
 
     async def test_the_answer_to_a_commit_is_lost(self):
         """Then nobody knows whether it happened; to do it again does no harm."""
-        events = self.store.bucket.client.meta.events
+        events = self.store.bucket.connection.copying.meta.events
 
         def once(**_: object) -> None:
             events.unregister("before-send.s3.CompleteMultipartUpload", once)
@@ -476,6 +476,22 @@ class LineTests(WithServer):
         for verb in (lambda: store.stat("blob"), lambda: store.put("other", b"1")):
             with self.assertRaises(Unavailable):
                 await verb()
+
+    async def test_a_commit_takes_long(self):
+        """Servers that copy may answer late; asked again they would do it twice, and say that they cannot."""
+        self.patch(connection, "READ_SECONDS", 1)
+        store = self.driver(self.through_proxy())
+        asked: list[None] = []
+
+        def hang(**_: object) -> None:
+            asked.append(None)
+            self.proxy.silent = True
+            clock.callFromThread(clock.callLater, 3, self.proxy.mend)
+
+        store.bucket.connection.copying.meta.events.register("before-send.s3.CompleteMultipartUpload", hang)
+        await self.push(store)
+        self.assertEqual(len(asked), 1)
+        await self.is_whole()
 
     async def test_credentials_that_end(self):
         await self.plain.put("blob", self.data)

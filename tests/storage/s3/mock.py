@@ -42,9 +42,7 @@ class S3Mock:
         #: What becomes of a request, by its method and path: a status to answer with, or None to serve it.
         self.refuse: Callable[[dict[str, Any]], str | None] = lambda environ: None
         self.requests: list[str] = []
-        self._server = make_server(
-            "127.0.0.1", 0, self._serve, threaded=True, request_handler=_QuietHandler
-        )
+        self._server = make_server("127.0.0.1", 0, self._serve, threaded=True, request_handler=_QuietHandler)
         self._server.told = self.now_as_date  # type: ignore[attr-defined] # for the handler's Date
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
         self._thread.start()

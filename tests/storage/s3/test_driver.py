@@ -6,6 +6,7 @@ import importlib.util
 import random
 import time
 from collections.abc import Sequence
+from functools import partial as bound
 from typing import Any
 
 from twisted.internet import reactor
@@ -28,6 +29,7 @@ MISSING = [name for name in ("boto3", "moto", "flask") if importlib.util.find_sp
 SKIP = f"needs {', '.join(MISSING)}" if MISSING else None
 if SKIP is None:
     from tests.storage.s3.mock import as_google, fill, left, new_bucket, new_mock
+    from txregistry.storage.s3 import partial as s3_partial
     from txregistry.storage.s3.driver import S3Driver
     from txregistry.storage.s3.partial import COMMIT_HOLD, HOLD, home
     from txregistry.storage.s3.segments import SEGMENT, Budget
@@ -35,6 +37,10 @@ if SKIP is None:
 SESSION = "docker/registry/v2/repositories/a/b/_uploads/0001"
 BLOB = "docker/registry/v2/blobs/sha256/00/0000/data"
 MIB = 1024 * 1024
+
+
+def _refuse(refusal: str, environ: dict[str, Any]) -> str:
+    return refusal
 
 
 class SuiteTests(DriverSuite, TestCase):
@@ -316,7 +322,7 @@ class PartialTests(TestCase):
         """They are among no children of the repositories."""
         await (await self.store.partial(SESSION, create=True)).close()
         policy = Policy(upload_expiry=1000)
-        janitor = Janitor(self.store, Repositories(self.store), policy, self.clock)  # type: ignore[arg-type] # a Clock
+        janitor = Janitor(self.store, Repositories(self.store), policy, self.clock)
         await janitor.sweep()
         self.assertEqual(await self.store.partials_below("docker"), [SESSION])
         self.advance(2000)
@@ -475,6 +481,26 @@ class PartialTests(TestCase):
         self.assertEqual(await self.content(), bytes(SEGMENT) + b"first")
         self.assertEqual(left(self.bucket, BLOB), [])
 
+    async def test_the_commit_of_much_is_held_for_longer(self) -> None:
+        """As long as a slow server takes to join it, in which no request can renew the hold."""
+        self.patch(s3_partial, "COMPLETE_RATE", SEGMENT // 100)
+        holder = await self.store.partial(SESSION, create=True)
+        await self.fill(holder, bytes(SEGMENT))
+        complete, asked = self.bucket.complete, []
+        overtaking = S3Driver(self.bucket, ImmediatePool(), self.clock)
+
+        def slow(key: str, upload: str, etags: Sequence[str]) -> None:
+            self.mock.now += COMMIT_HOLD + 90
+            asked.append(self.failureResultOf(overtaking.partial(SESSION), Busy))
+            self.assertEqual(result_of(overtaking.sweep(time.time() + 60)), 0)  # however long it takes
+            complete(key, upload, etags)
+
+        self.patch(self.bucket, "complete", slow)
+        await holder.commit(BLOB)
+        self.assertEqual(len(asked), 1)
+        self.assertEqual(await self.content(), bytes(SEGMENT))
+        self.assertEqual(left(self.bucket, BLOB), [])
+
     async def test_a_cancelled_write_has_happened(self) -> None:
         partial = await self.store.partial(SESSION, create=True)
         pending = partial.write([b"abc"], 0)
@@ -500,7 +526,7 @@ class PartialTests(TestCase):
         """Of credentials that have expired, a clock that is wrong, or a server in trouble: nothing is missing."""
         await self.store.put("a/one", b"1")
         for refusal in ("400 ExpiredToken", "403 InvalidAccessKeyId", "403 RequestTimeTooSkewed", "500 InternalError"):
-            self.mock.refuse = lambda environ, refusal=refusal: refusal
+            self.mock.refuse = bound(_refuse, refusal)
             for verb in (
                 self.store.read("a/one", 9), self.store.open("a/one"), self.store.stat("a/one"),
                 self.store.put("a/two", b"2", if_absent=True), self.store.list("a"), self.store.remove("a/one"),
@@ -525,9 +551,7 @@ class PartialTests(TestCase):
         await self.store.put("a/b/two", b"2")
         page = await self.store.list("a", limit=1)
         rest = await self.store.list("a", page.cursor)
-        self.assertEqual(
-            set(page.entries + rest.entries), {Entry("one", False), Entry("b", True)}
-        )
+        self.assertEqual(set(page.entries + rest.entries), {Entry("one", False), Entry("b", True)})
         self.assertTrue((await self.store.stat("a")).is_directory)
         self.assertEqual((await self.store.stat("a/one")).size, 2)
         await self.store.remove("a")

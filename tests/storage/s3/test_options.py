@@ -225,4 +225,6 @@ class PiecesTests(SynchronousTestCase):
 
     def test_large_pieces_are_not_copied(self):
         large = bytes(1 << 18)
-        self.assertIs(Pieces([large]).stream().read(1 << 20).obj, large)
+        view = Pieces([large]).stream().read(1 << 20)
+        self.assertIsInstance(view, memoryview)
+        self.assertIs(memoryview(view).obj, large)

@@ -96,9 +96,7 @@ class MemoryBucket(Bucket):
         self._shared.uploads[str(self._shared.begun)] = {}
         return str(self._shared.begun)
 
-    def copy_part(
-        self, key: str, upload: str, number: int, source: str, span: tuple[int, int] | None = None
-    ) -> str:
+    def copy_part(self, key: str, upload: str, number: int, source: str, span: tuple[int, int] | None = None) -> str:
         data = self.get(source)[0]
         self._alive(upload)
         self._shared.uploads[upload][number] = data

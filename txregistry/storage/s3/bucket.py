@@ -168,7 +168,7 @@ class Bucket:
         size = self.head(source)[0]
         if size <= COPY_LIMIT:
             with self.connection.errors(source):
-                self.client.copy_object(
+                self.connection.copying.copy_object(
                     **self._object(target), CopySource=self._object(source), **self._encryption
                 )
             return
@@ -200,9 +200,7 @@ class Bucket:
             names = [{"Key": self.root + key} for key in batch]
             try:
                 with self.connection.errors(batch[0]):
-                    answer = self.client.delete_objects(
-                        Bucket=self.name, Delete={"Objects": names, "Quiet": True}
-                    )
+                    answer = self.client.delete_objects(Bucket=self.name, Delete={"Objects": names, "Quiet": True})
             except Unavailable as error:
                 if error.reason.rpartition(" ")[2] not in ("NotImplemented", "InvalidRequest", "MissingContentMD5"):
                     raise
@@ -238,9 +236,7 @@ class Bucket:
         token = {} if after is None else {"ContinuationToken": after}
         whole = self.root + prefix
         with self.connection.errors(prefix):
-            page = self.client.list_objects_v2(
-                Bucket=self.name, Prefix=whole, Delimiter="/", MaxKeys=limit, **token
-            )
+            page = self.client.list_objects_v2(Bucket=self.name, Prefix=whole, Delimiter="/", MaxKeys=limit, **token)
         names = [Entry(found["Key"][len(whole) :], False) for found in page.get("Contents", ())]
         names += [Entry(found["Prefix"][len(whole) : -1], True) for found in page.get("CommonPrefixes", ())]
         # Consoles make an empty object for a folder, whose key is the prefix itself.
@@ -253,9 +249,7 @@ class Bucket:
         with self.connection.errors(key):
             return str(self.client.create_multipart_upload(**self._object(key), **self._encryption)["UploadId"])
 
-    def copy_part(
-        self, key: str, upload: str, number: int, source: str, span: tuple[int, int] | None = None
-    ) -> str:
+    def copy_part(self, key: str, upload: str, number: int, source: str, span: tuple[int, int] | None = None) -> str:
         """Make another object, or a part of it, a part of an upload; the part's ETag."""
         part = {**self._object(key), "UploadId": upload, "PartNumber": number}
         if self._google:
@@ -264,14 +258,14 @@ class Bucket:
                 return str(self.client.upload_part(**part, Body=data)["ETag"])
         spans = {} if span is None else {"CopySourceRange": f"bytes={span[0]}-{span[1] - 1}"}
         with self.connection.errors(key):
-            answer = self.client.upload_part_copy(**part, CopySource=self._object(source), **spans)
+            answer = self.connection.copying.upload_part_copy(**part, CopySource=self._object(source), **spans)
             return str(answer["CopyPartResult"]["ETag"])
 
     def complete(self, key: str, upload: str, etags: Sequence[str]) -> None:
         """Make the object of its parts. NotFound when the upload was aborted."""
         parts = [{"PartNumber": number, "ETag": etag} for number, etag in enumerate(etags, 1)]
         with self.connection.errors(key):
-            self.client.complete_multipart_upload(
+            self.connection.copying.complete_multipart_upload(
                 **self._object(key), UploadId=upload, MultipartUpload={"Parts": parts}
             )
 

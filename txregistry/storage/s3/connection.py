@@ -15,8 +15,8 @@ from typing import Any
 from txregistry.errors import LostRace, NoSpace, NotFound, Unavailable
 from txregistry.storage.s3.options import S3Options
 
-#: Seconds until a server that does not answer counts as gone.
-CONNECT_SECONDS, READ_SECONDS = 5, 60
+#: Seconds until a server that does not answer counts as gone, and until one does that was to copy what is large.
+CONNECT_SECONDS, READ_SECONDS, COPY_SECONDS = 5, 60, 900
 #: Connections that are kept: one for each thread of the pool, and some for bodies that are being read.
 CONNECTIONS = 50
 
@@ -65,6 +65,20 @@ class Connection:
     @cached_property
     def client(self) -> Any:
         """boto3's client."""
+        return self._client(READ_SECONDS)
+
+    @cached_property
+    def copying(self) -> Any:
+        """Another one, for requests that some servers answer only when they have copied many bytes."""
+        return self._client(COPY_SECONDS)
+
+    def close(self) -> None:
+        """Close all connections that are idle."""
+        for name in ("client", "copying"):
+            if name in self.__dict__:
+                self.__dict__[name].close()
+
+    def _client(self, read_seconds: int) -> Any:
         import boto3  # noqa: PLC0415 - as the module's text says
         from botocore.config import Config  # noqa: PLC0415
 
@@ -84,7 +98,7 @@ class Connection:
                 signature_version="s3v4",
                 retries={"mode": "standard", "total_max_attempts": 3},
                 connect_timeout=CONNECT_SECONDS,
-                read_timeout=READ_SECONDS,
+                read_timeout=read_seconds,
                 max_pool_connections=CONNECTIONS,
                 proxies={"http": options.proxy, "https": options.proxy} if options.proxy else None,
                 request_checksum_calculation=_request_checksums(options),

@@ -26,9 +26,9 @@ from txregistry.interfaces import (
 )
 from txregistry.storage.pool import Lanes
 from txregistry.storage.s3.bucket import Bucket
-from txregistry.storage.s3.partial import HOLD, PARTIALS, S3Partial, Tells, home, records_of
+from txregistry.storage.s3.partial import HOLD, PARTIALS, S3Partial, home, records_of
 from txregistry.storage.s3.reader import S3Reader
-from txregistry.storage.s3.records import Record
+from txregistry.storage.s3.records import Record, Tells
 from txregistry.storage.s3.segments import Budget
 from txregistry.storage.s3.signed import signed_url
 from txregistry.storage.s3.sweep import paths_below, sweep
@@ -207,6 +207,6 @@ class S3Driver:
 
         def job() -> None:
             with suppress(StorageError), self.bucket.connection.errors(""):  # there is nothing left to save
-                self.bucket.client.close()
+                self.bucket.connection.close()
 
         return self.pool.run_small(job)

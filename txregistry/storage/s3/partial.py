@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred, fail
 from zope.interface import implementer
@@ -27,7 +27,7 @@ from txregistry.interfaces import IPartial, Tap
 from txregistry.storage.pool import Lanes
 from txregistry.storage.s3.bucket import Bucket
 from txregistry.storage.s3.jobs import in_order, patient
-from txregistry.storage.s3.records import NeverStood, Record, Records
+from txregistry.storage.s3.records import NeverStood, Record, Records, Tells
 from txregistry.storage.s3.segments import Budget, Pieces, segment_size
 
 T = TypeVar("T")
@@ -38,16 +38,9 @@ STATE_LIMIT = 4096
 HOLD = 5.0  # seconds after the last byte, when a holder may be overtaken
 RENEW = 1.0
 COMMIT_HOLD = 60.0  # no byte of a client moves during a commit
+COMPLETE_RATE = 16 * 1024 * 1024  # bytes that even a slow server joins in a second, which tells nothing meanwhile
 #: Segments of one partial object, and parts of one commit, that are under way at once.
 PARALLEL = 3
-
-
-class Tells(Protocol):
-    """The part of a clock that is needed."""
-
-    def seconds(self) -> float:
-        """Seconds of the epoch."""
-        ...
 
 
 def home(path: str) -> str:
@@ -161,7 +154,7 @@ class S3Partial:
         try:
             copies = (partial(self._pool.run, self._copy, path, upload, *part) for part in enumerate(names, 1))
             etags = await in_order(copies, PARALLEL, self._renew_commit)
-            await self._pool.run(self._attempt, self._bucket.complete, path, upload, etags)
+            await self._pool.run(self._attempt, self._complete, path, upload, etags)
         except BaseException:
             await self._pool.run(self._abort, path, upload)
             raise
@@ -367,6 +360,12 @@ class S3Partial:
 
     def _copy(self, path: str, upload: str, number: int, name: str) -> str:
         return self._guarded(self._bucket.copy_part, path, upload, number, name)
+
+    def _complete(self, path: str, upload: str, etags: Sequence[str]) -> None:
+        seconds = self.offset / COMPLETE_RATE
+        if seconds > COMMIT_HOLD / 2:
+            self._swap(COMMIT_HOLD + seconds)
+        self._bucket.complete(path, upload, etags)
 
     def _abort(self, path: str, upload: str) -> None:
         with suppress(StorageError):  # whoever takes it over does that, or the sweep

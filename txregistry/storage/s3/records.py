@@ -6,9 +6,18 @@ import base64
 import json
 import uuid
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from txregistry.errors import LostRace, NotFound, Unavailable
 from txregistry.storage.s3.bucket import Bucket
+
+
+class Tells(Protocol):
+    """The part of a clock that is needed."""
+
+    def seconds(self) -> float:
+        """Seconds of the epoch."""
+        ...
 
 
 class NeverStood(LostRace):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Protocol
 
 from txregistry.errors import Busy, LostRace, NotFound
@@ -27,7 +28,7 @@ def path_of(key: str) -> str | None:
 
 def paths_below(bucket: Bucket, prefix: str) -> list[str]:
     """The paths of the partial objects at any depth below a prefix. Blocks."""
-    found = {path_of(key) for key, _ in bucket.keys(f"{PARTIALS}/{prefix}/")}
+    found = {path_of(key) for key, _ in bucket.keys(f"{PARTIALS}/{prefix}/" if prefix else f"{PARTIALS}/")}
     return sorted(path for path in found if path is not None)
 
 
@@ -38,10 +39,23 @@ def sweep(bucket: Bucket, before: float, hold: Callable[[str], Held]) -> int:
 
 def _sweep_uploads(bucket: Bucket, before: float) -> int:
     # CNCF distribution goes on with the uploads of its sessions for days; ours never lie there.
-    old = [(key, upload) for key, upload, begun in bucket.uploads() if begun < before and "/_uploads/" not in key]
+    old = {(key, upload) for key, upload, begun in bucket.uploads() if begun < before and "/_uploads/" not in key}
+    if old:
+        old -= _committing(bucket)
     for key, upload in old:
         bucket.abort(key, upload)
     return len(old)
+
+
+def _committing(bucket: Bucket) -> set[tuple[str, str]]:
+    """The uploads of commits that are under way: a terabyte takes longer than leftovers need to be swept."""
+    found: set[tuple[str, str]] = set()
+    for path in paths_below(bucket, ""):
+        with suppress(NotFound):
+            _, _, record, age = records_of(bucket, path).latest()
+            if record.upload is not None and age < record.hold + 1:
+                found.add(record.upload)
+    return found
 
 
 def _sweep_segments(bucket: Bucket, before: float, hold: Callable[[str], Held]) -> int:
