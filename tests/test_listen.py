@@ -124,7 +124,7 @@ class SayGood(Protocol):
 
 
 class ListenTests(TestCase):
-    def listen(self, endpoint: str, tls: object = None) -> int:
+    def listen(self, endpoint: str, tls: "ssl.SSLContext | None" = None) -> int:
         """The port, closed when the test ends."""
         port = listen(reactor, parse(endpoint), Factory.forProtocol(SayGood), tls)
         self.addCleanup(maybeDeferred, port.stopListening)

@@ -353,6 +353,21 @@ class RecordTests(TLSTestCase):
 
         self.assertEqual(await deferToThread(client), [b"1", b"16384", b"262145", b"%d" % LARGE])
 
+    async def test_many_short_records(self) -> None:
+        """All of them in one segment, of which the poll tells once for each turn that leaves some."""
+
+        def client() -> bytes:
+            with self.tcp() as connection:
+                memory = InMemory(self.kept.client, connection)
+                memory.shake_hands(1 << 16)
+                memory.tls.write(request_head("PUT", "/read", length=300))
+                for _ in range(300):
+                    memory.tls.write(b"a")
+                memory.send()
+                return memory.read()
+
+        self.assertIn(b"\r\n300\r\n", await deferToThread(client))
+
     async def test_read_that_has_to_write(self) -> None:
         """It goes on when something can be sent."""
         read = ssl.SSLSocket.recv_into

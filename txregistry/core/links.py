@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from twisted.logger import Logger
 
 from txregistry.errors import DigestInvalid, NotFound, TooLarge
-from txregistry.interfaces import ICaches, ICommitsWith, IPartial, IProvesFresh, IStorageDriver
+from txregistry.interfaces import ICaches, ICommitsWith, IGroups, IPartial, IProvesFresh, IStorageDriver
 from txregistry.model.digest import Digest
 from txregistry.model.names import RepositoryName
 from txregistry.storage import layout
@@ -43,15 +45,32 @@ def link_now(driver: IProvesFresh, path: str) -> Digest | None:
         return None
 
 
+def link_to(path: str, digest: Digest) -> tuple[str, bytes]:
+    """A link as an object: distribution wants neither newline nor upper case."""
+    return path, str(digest).encode("ascii")
+
+
 async def write_link(driver: IStorageDriver, path: str, digest: Digest) -> None:
-    """Make a link, or point it elsewhere; distribution wants neither newline nor upper case."""
-    await driver.put(path, str(digest).encode("ascii"))
+    """Make a link, or point it elsewhere."""
+    await driver.put(*link_to(path, digest))
+
+
+async def write_all(driver: IStorageDriver, objects: Sequence[tuple[str, bytes]]) -> None:
+    """Write small objects, given as (path, data), in this order; together where that costs less.
+
+    Then a power cut may leave a later one without those before it.
+    """
+    if IGroups.providedBy(driver):
+        await driver.put_all(objects)
+        return
+    for path, data in objects:
+        await driver.put(path, data)
 
 
 async def commit_linked(driver: IStorageDriver, partial: IPartial, path: str, link: str, digest: Digest) -> None:
     """Commit a partial object to `path`, then make a link that rests on it."""
     if ICommitsWith.providedBy(partial):
-        await partial.commit_with(path, [(link, str(digest).encode("ascii"))])
+        await partial.commit_with(path, [link_to(link, digest)])
     else:
         await partial.commit(path)
         await write_link(driver, link, digest)

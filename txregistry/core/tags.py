@@ -8,7 +8,7 @@ from typing import Any
 from twisted.internet.defer import DeferredLock
 
 from txregistry.concurrency import start
-from txregistry.core.links import cached, entries, is_revision, read_link, remove_if_there, write_link
+from txregistry.core.links import cached, entries, is_revision, link_to, read_link, remove_if_there, write_all
 from txregistry.core.repositories import Repositories
 from txregistry.errors import ManifestUnknown, TagInvalid
 from txregistry.interfaces import IStorageDriver
@@ -42,11 +42,9 @@ class Tags:
 
     async def point(self, name: RepositoryName, tag: Tag, digest: Digest) -> None:
         """Make a tag, or move it. Its history first: a crash in between leaves the tag as it was."""
-        await self._alone(name, tag, lambda: self._point(name, tag, digest))
-
-    async def _point(self, name: RepositoryName, tag: Tag, digest: Digest) -> None:
-        await write_link(self._driver, layout.tag_history(name, tag, digest), digest)
-        await write_link(self._driver, layout.tag_current(name, tag), digest)
+        paths = layout.tag_history(name, tag, digest), layout.tag_current(name, tag)
+        links = [link_to(path, digest) for path in paths]
+        await self._alone(name, tag, lambda: write_all(self._driver, links))
 
     async def drop(self, name: RepositoryName, tag: Tag, digest: Digest, orphaned: bool) -> None:
         """Remove a tag, unless it names another manifest by now; an `orphaned` one, unless its manifest is there again.
