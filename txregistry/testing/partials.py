@@ -9,6 +9,7 @@ import hashlib
 from collections.abc import Awaitable, Callable, Sequence
 
 from txregistry.errors import Busy, LostRace, NotFound, WrongOffset
+from txregistry.interfaces import IHidesPartials
 from txregistry.testing.suite import LARGE, SuiteHooks
 
 
@@ -178,6 +179,19 @@ class PartialSuite(SuiteHooks):
         await self.fails(NotFound, driver.partial("uploads/one"))
         await self.fails(NotFound, driver.read("uploads/one/startedat", 10))
         await (await driver.partial("uploads/one", create=True)).close()
+
+    async def test_partials_are_found(self) -> None:
+        """The sweep of dead uploads comes to each: by the listings, or because the driver names those that these hide."""
+        driver = self.make_driver()
+        for path in ("top/a/_uploads/1", "top/a/b/_uploads/2"):
+            await (await driver.partial(path, create=True)).close()
+        if IHidesPartials.providedBy(driver):
+            found = sorted(await IHidesPartials(driver).partials_below("top"))
+            self.assertEqual(found, ["top/a/_uploads/1", "top/a/b/_uploads/2"])
+            return
+        for directory, children in (("top", ["a"]), ("top/a", ["_uploads", "b"]), ("top/a/b/_uploads", ["2"])):
+            listed = sorted(entry.name for entry in (await driver.list(directory)).entries if entry.is_directory)
+            self.assertEqual(listed, children)
 
     async def test_partials(self) -> None:
         """Those directly below a prefix, and nothing else."""

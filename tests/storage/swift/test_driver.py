@@ -10,6 +10,7 @@ from tests.storage.swift.base import SmallSegments, driver_on, server_of
 from tests.storage.swift.fake import FakeSwift, Reply, Request, Stored
 from txregistry.concurrency import start
 from txregistry.errors import NoSpace, NotFound, Unavailable
+from txregistry.interfaces import IHidesPartials
 from txregistry.storage.swift import segments
 from txregistry.storage.swift.driver import SwiftDriver
 from txregistry.storage.swift.locks import LOCKS
@@ -28,6 +29,18 @@ class SuiteTests(DriverSuite, TestCase):
 
     async def stall(self, driver, path):
         server_of(driver).now += 8
+
+
+class PartialTests(SmallSegments):
+    def test_below(self) -> None:
+        """The janitor finds old sessions, which are among no children of the repositories."""
+        paths = ["docker/a/_uploads/1", "docker/a/b/_uploads/2", "docker/3"]
+        for path in (*paths, "other/4", "dockers/5"):
+            partial = self.successResultOf(self.driver.partial(path, create=True))
+            self.successResultOf(partial.close())
+        self.assertTrue(IHidesPartials.providedBy(self.driver))
+        found = self.driver.partials_below("docker").addCallback(sorted)
+        self.assertEqual(self.successResultOf(found), sorted(paths))
 
 
 class LargeTests(SmallSegments):

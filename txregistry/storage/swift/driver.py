@@ -15,7 +15,17 @@ from zope.interface import implementer
 
 from txregistry.concurrency import start
 from txregistry.errors import Busy, LostRace, NotFound, StorageError
-from txregistry.interfaces import IPartial, IReader, IStorageDriver, ISweeps, Page, PartialInfo, Stat, Version
+from txregistry.interfaces import (
+    IHidesPartials,
+    IPartial,
+    IReader,
+    IStorageDriver,
+    ISweeps,
+    Page,
+    PartialInfo,
+    Stat,
+    Version,
+)
 from txregistry.storage.openstack.blocking import BlockingHttp
 from txregistry.storage.openstack.waits import all_of
 from txregistry.storage.pool import Lanes
@@ -35,7 +45,7 @@ from txregistry.storage.swift.sweep import sweep
 AT_ONCE = 8
 
 
-@implementer(IStorageDriver, ISweeps)
+@implementer(IStorageDriver, IHidesPartials, ISweeps)
 class SwiftDriver:
     """The contract of `IStorageDriver` over a container; the pool, for hashers, belongs to whoever made it."""
 
@@ -182,6 +192,14 @@ class SwiftDriver:
                 names += [f"{prefix}/{entry.name}" for entry in entries]
                 if cursor is None:
                     return names
+
+        return start(listing())
+
+    def partials_below(self, prefix: str) -> Deferred[Sequence[str]]:
+        """The paths of the partial objects at any depth below a prefix."""
+
+        async def listing() -> Sequence[str]:
+            return list({_path_of(each.key) for each in await self.container.keys(f"{PARTIALS}/{prefix}/")})
 
         return start(listing())
 
