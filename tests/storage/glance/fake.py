@@ -68,6 +68,9 @@ class FakeGlance:
         self.tokens = 0
         self.now = 0.0
         self.page: int | None = None
+        #: The tokens of clients, and what each of them is answered, 0 if it may do everything.
+        self.clients: dict[str | None, int] = {}
+        self.urls: list[str] = []
 
     # -- Http -----------------------------------------------------------------------------------------------------
 
@@ -80,6 +83,7 @@ class FakeGlance:
             raise Unavailable(path, f"{method}: connection refused")
         if url.startswith(KEYSTONE):
             return self._sign_in()
+        self.urls.append(url)
         target = parts.path.removeprefix("/image")
         self.requests.append(f"{method} {target}")
         self.before(method, target)
@@ -87,7 +91,14 @@ class FakeGlance:
         if isinstance(body, Upload):
             data = b"".join([piece async for piece in body.pieces])
             assert body.length in (None, len(data))
-        if self.project is not None and (headers or {}).get("X-Auth-Token") != self.token:
+        given = (headers or {}).get("X-Auth-Token")
+        if given in self.clients:
+            return (
+                FakeStream(self.clients[given])
+                if self.clients[given]
+                else self._answer(method, target, {}, headers or {}, data)
+            )
+        if self.project is not None and given != self.token:
             return FakeStream(401)
         answer = self._answer(method, target, dict(parse_qsl(parts.query)), headers or {}, data)
         if self.cut is not None and target.endswith("/file") and method == "GET":
@@ -130,6 +141,8 @@ class FakeGlance:
         if method == "DELETE":
             if image.document["protected"]:
                 return FakeStream(403)
+            if image.document["status"] == "deleted":
+                return FakeStream(400)
             del self.images[name]
             return FakeStream(204)
         if method == "PATCH":

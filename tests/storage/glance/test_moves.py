@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+from contextvars import copy_context
 from typing import Any
 
 from twisted.internet.defer import fail
 
 from tests.storage.glance.base import ID, LAYER, GlanceCase
 from tests.storage.glance.fake import FakeGlance
+from txregistry.auth.glance import GlanceAccess
 from txregistry.errors import LostRace, NotFound, TooLarge, Unavailable
+from txregistry.interfaces import request_access
 from txregistry.model.digest import Digest
 from txregistry.storage import layout
 from txregistry.storage.glance.mover import LEASE
@@ -168,6 +171,15 @@ class MoveTests(GlanceCase):
         self.assertEqual(self.round(self.driver), "")
         self.assertEqual(self.images(), [])
 
+    def test_an_image_that_glance_has_half_deleted(self) -> None:
+        """As one that was killed leaves it: there for ever, and never deleted."""
+        self.push(self.driver, LAYER, DATA)
+        self.round(self.driver)
+        self.images()[0]["status"] = "deleted"
+        self.do(self.driver.remove(LAYER))
+        self.assertEqual(self.round(self.driver), "")
+        self.assertEqual(self.record(self.driver, LAYER).state, "gone")
+
     def test_listings(self) -> None:
         self.push(self.driver, LAYER, DATA)
         self.do(self.driver.put(f"images/{ID}/json", b"{}"))
@@ -252,6 +264,46 @@ class MoveTests(GlanceCase):
         self.push(driver, BLOB, DATA)
         self.round(driver)
         self.assertEqual(self.bytes_at(driver, BLOB), DATA)
+
+    # -- the rights of a client ---------------------------------------------------------------------------------
+
+    def as_client(self, token: str, work: Any, endpoint: str | None = None) -> Any:
+        """What a request with a token of its own does."""
+        context = copy_context()
+        context.run(request_access.set, GlanceAccess(token, endpoint))
+        return context.run(work)
+
+    def test_a_client_reads_with_its_own_token(self) -> None:
+        self.push(self.driver, BLOB, DATA)
+        self.as_client("none", lambda: self.assertEqual(self.bytes_at(self.driver, BLOB), DATA))  # of the alternate
+        self.round(self.driver)
+        self.fake.clients = {"good": 0, "none": 404, "bad": 401, "no": 403, "ill": 500}
+        self.as_client("good", lambda: self.assertEqual(self.bytes_at(self.driver, BLOB), DATA))
+        for token in ("none", "bad", "no"):
+            self.as_client(token, lambda: self.fails(NotFound, self.driver.open(BLOB)))
+            self.as_client(token, lambda: self.fails(NotFound, self.driver.read(BLOB, 1 << 20)))
+        self.as_client("ill", lambda: self.fails(Unavailable, self.driver.open(BLOB)))
+        self.assertEqual(self.bytes_at(self.driver, BLOB), DATA)
+        other = "http://other.test/image"
+        self.as_client("good", lambda: self.bytes_at(self.driver, BLOB), other)
+        self.assertTrue(self.fake.urls[-1].startswith(other + "/v2/images/"))
+
+    def test_a_broken_read_goes_on_with_the_same_token(self) -> None:
+        data = bytes(2 << 20)
+        self.push(self.driver, BLOB, data)
+        self.round(self.driver)
+        self.fake.clients = {"good": 0}
+        self.fake.cut = 5
+        reader = self.as_client("good", lambda: self.do(self.driver.open(BLOB)))
+        self.fake.expire()
+
+        async def read() -> bytes:
+            return b"".join([piece async for piece in reader.chunks(0, reader.size)])
+
+        self.fake.out = False
+        asked = self.fake.tokens
+        self.assertEqual(self.do(read()), data)
+        self.assertEqual(self.fake.tokens, asked)
 
     # -- upkeep ---------------------------------------------------------------------------------------------------
 

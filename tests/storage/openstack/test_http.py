@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from twisted.internet import reactor as real_reactor
 from twisted.internet.defer import Deferred
-from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.ssl import CertificateOptions, PrivateCertificate
 from twisted.internet.threads import deferToThread
 from twisted.python.failure import Failure
@@ -265,7 +265,8 @@ class TreqTests(WithPages):
         self.failureResultOf(waiting)
 
     async def test_an_answer_before_the_end_of_the_body(self) -> None:
-        port = reactor.listenTCP(0, Factory.forProtocol(_Early), interface="127.0.0.1")
+        connections: list[_Early] = []
+        port = reactor.listenTCP(0, Factory.forProtocol(lambda: _Early(connections)), interface="127.0.0.1")
         self.addCleanup(port.stopListening)
         more: Deferred[None] = Deferred()
 
@@ -278,6 +279,9 @@ class TreqTests(WithPages):
         answer = await ask(self.http, "PUT", url, None, Upload(2, slow()))
         self.assertEqual(answer.status, 401)
         more.callback(None)
+        (connection,) = connections
+        cast(Any, connection.transport).abortConnection()
+        await connection.lost
         self.assertEqual((await ask(self.http, "GET", f"{self.url}/404")).status, 404)
 
 
@@ -285,6 +289,14 @@ class _Early(Protocol):
     """Answers as soon as it hears anything."""
 
     _answered = False
+
+    def __init__(self, connections: list[_Early]) -> None:
+        connections.append(self)
+        self.lost: Deferred[None] = Deferred()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """It is over."""
+        self.lost.callback(None)
 
     def dataReceived(self, data: bytes) -> None:
         """Answer, once."""

@@ -99,7 +99,8 @@ class Adoption:
             found = await self._client.find({thing.key: thing.value}, thing.path)
         except Unavailable:
             return False
-        if await self._adopt(thing, [each for each in found if each.properties.get(thing.key) == thing.value]):
+        await self._adopt(thing, [each for each in found if each.properties.get(thing.key) == thing.value])
+        if await self._records.load(thing.path) is not None:
             return True
         if len(self._missed) >= REMEMBERED:
             self._missed.clear()
@@ -134,9 +135,9 @@ class Adoption:
         return self._places.thing(layout.v1_image(known, "layer")) if known and _DOCKER_ID.match(known) else None
 
     async def _adopt(self, thing: Thing, images: list[Image]) -> bool:
-        """Write the record of a thing that these images are about; whether there are any."""
+        """Write the record of a thing that these images are about; whether there was none and now is."""
         if not images or await self._records.load(thing.path) is not None:
-            return bool(images)
+            return False
         # Nobody wrote two on purpose: the oldest was the one that old servers found.
         whole = [each for each in images if each.active]
         if thing.key == DIGEST:
@@ -149,8 +150,10 @@ class Adoption:
                 record = _record_of(whole[0], tuple(each.id for each in images if each is not whole[0]))
             else:
                 record = Record(GONE, twins=tuple(each.id for each in images))
-        with suppress(LostRace):
+        try:
             await self._records.save(thing.path, record, None)
+        except LostRace:
+            return False
         return True
 
     async def _copy_parts(self, thing: Thing, image: Image) -> None:

@@ -21,7 +21,7 @@ from txregistry.storage.glance.store import claim
 
 #: Seconds to the first round; from one to the next where nothing happens; after a failure, doubled each time; and after
 #: a change, so that what comes at once is done at once.
-FIRST, EVERY, PAUSE, LONGEST_PAUSE, SOON = 0.5, 60.0, 2.0, 60.0, 0.05
+FIRST, EVERY, PAUSE, LONGEST_PAUSE, SOON = 0.5, 60.0, 2.0, 30.0, 0.05
 #: Failures in a row after which a round ends: then it is Glance that fails, and not a thing.
 ENOUGH = 3
 #: Things that are worked on at once.
@@ -113,7 +113,8 @@ class Background:
             # A mistake here must not end the rounds for good.
             _log.failure("what is left to do with Glance was not done")
             said = "a mistake"
-        if said and said != self._said:
+        # The same reason is told once, whichever thing it is about.
+        if said and said.rpartition(": ")[2] != self._said.rpartition(": ")[2]:
             _log.warn("what is left to do with Glance waits, and the alternate serves: {said}", said=said)
         elif self._said and not said:
             _log.info("Glance answers again")

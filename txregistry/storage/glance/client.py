@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from txregistry.errors import NoSpace, NotFound, StorageError, Unavailable
+from txregistry.interfaces import Access
 from txregistry.storage.openstack.http import Answer, Http, Stream, Upload
 from txregistry.storage.openstack.keystone import Keystone
 from txregistry.storage.openstack.tokens import Refused
@@ -21,6 +22,8 @@ _JSON = "application/json"
 _PATCH = "application/openstack-images-v2.1-json-patch"
 #: What every image of ours is; old servers made them so too.
 FORMAT = {"disk_format": "raw", "container_format": "docker"}
+#: The states of an image that will never have bytes again.
+DEAD = frozenset({"deleted", "pending_delete"})
 #: Bytes of the longest value that Glance's database takes everywhere.
 VALUE_LIMIT = 60000
 
@@ -144,7 +147,8 @@ class Glance:
             raise Conflict(path, f"Glance answers {status} to {method}")
         if status in (413, 507):
             raise NoSpace(path, f"Glance answers {status} to {method}")
-        raise Unavailable(path, f"Glance answers {status} to {method}")
+        said = " ".join(answer.body[:300].decode("utf-8", "replace").split()) if isinstance(answer, Answer) else ""
+        raise Unavailable(path, f"Glance answers {status} to {method}{': ' if said else ''}{said}")
 
     @staticmethod
     def _document(answer: Answer, path: str) -> Any:
@@ -234,17 +238,29 @@ class Glance:
             if not isinstance(document, dict) or not isinstance(document.get("images"), list):
                 raise Unavailable(path, "what answers is not Glance")
             images = [self._image(each, path) for each in document["images"]]
-            found += [each for each in images if each.owner == owner]
+            found += [each for each in images if each.owner == owner and each.status not in DEAD]
             following = document.get("next")
             # Its address may be another than ours: Glance does not know what is in front of it.
             target = f"/v2/images?{str(following).partition('?')[2]}" if following and images else None
         return sorted(found, key=lambda each: (each.created, each.id))
 
-    async def download(self, image: str, start: int, stop: int | None, path: str = "") -> tuple[Stream, int]:
-        """The bytes of a range, to the end if that is None; with how many have to be skipped to begin with."""
+    async def download(
+        self, image: str, start: int, stop: int | None, path: str = "", access: Access | None = None
+    ) -> tuple[Stream, int]:
+        """The bytes of a range, to the end if that is None; with how many have to be skipped to begin with.
+
+        With the rights of `access` alone, if given: NotFound for what Glance does not show to those.
+        """
         headers = {} if start == 0 and stop is None else {"Range": f"bytes={start}-{'' if stop is None else stop - 1}"}
-        stream = await self._open("GET", f"/v2/images/{image}/file", headers, path=path)
+        target = f"/v2/images/{image}/file"
+        if access is None:
+            stream = await self._open("GET", target, headers, path=path)
+        else:
+            base = (access.endpoint or await self._base()).rstrip("/").removesuffix("/v2")
+            stream = await self._http.open("GET", base + target, {**headers, "X-Auth-Token": access.token}, path=path)
         try:
+            if access is not None and stream.status in (401, 403):
+                raise NotFound(path, "Glance does not show it to this client")
             self._check(stream, "GET", path, (200, 206))
             if stream.status == 200:
                 return stream, start
@@ -260,8 +276,17 @@ class Glance:
         answer = await self._ask("DELETE", f"/v2/images/{image}", path=path)
         if answer.status in (404, 410):
             return False
+        if answer.status == 400 and await self._is_dead(image, path):
+            return True
         self._check(answer, "DELETE", path, (204,))
         return True
+
+    async def _is_dead(self, image: str, path: str) -> bool:
+        """Whether an image is what a Glance that was killed while it deleted leaves: it cannot be deleted again."""
+        try:
+            return (await self.image(image, path)).status in DEAD
+        except NotFound:
+            return True
 
     async def burn(self, image: str, path: str = "") -> None:
         """See to it that there is no image of this id, and never will be.

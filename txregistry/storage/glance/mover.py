@@ -103,11 +103,7 @@ class Mover:
         work = _Work(self._records, path, held, self._seconds)
         await work.claim()
         try:
-            reader = await self._open(path, work.record)
-            try:
-                sha512 = await self._send(work, reader)
-            finally:
-                reader.close()
+            sha512 = await self._send(work)
             await self._describe(work)
             done = Record(
                 GLANCE, work.record.size, work.record.modified, image=work.record.claim, sha512=sha512,
@@ -130,36 +126,41 @@ class Mover:
                 return await self._alternate.open(place)
         raise Unavailable(path, "its bytes are not in the alternate")
 
-    async def _send(self, work: _Work, reader: IReader) -> str:
+    async def _send(self, work: _Work) -> str:
         """Make the image and upload it; the sha512 of what was sent, which is what Glance has."""
-        path, image = work.path, work.record.claim
-        if reader.size != work.record.size:
-            raise Unavailable(path, f"there are {reader.size} bytes in the alternate, not {work.record.size}")
+        path, image, size = work.path, work.record.claim, work.record.size
         await self._client.create(image, {}, path)
         sums: list[Any] = []
 
         def body() -> Upload:
             sums[:] = [hashlib.sha512()]
-            return Upload(reader.size, self._pieces(work, reader, sums[0]))
+            return Upload(size, self._pieces(work, sums[0]))
 
         await self._client.upload(image, body, path)
         sent: str = sums[0].hexdigest()
         found = await self._client.image(image, path)
-        if not found.active or found.size != reader.size or (found.sha512 or sent) != sent:
+        if not found.active or found.size != size or (found.sha512 or sent) != sent:
             raise Unavailable(path, f"Glance has other bytes than it was sent: {found.status}, {found.size} bytes")
         if not found.sha512 and await self._sum(image, work.record, path) != sent:
             raise Unavailable(path, "Glance has other bytes than it was sent")
         return sent
 
-    async def _pieces(self, work: _Work, reader: IReader, total: Any) -> AsyncIterator[bytes]:
-        chunks = reader.chunks(0, reader.size)
+    async def _pieces(self, work: _Work, total: Any) -> AsyncIterator[bytes]:
+        """The bytes of a thing. Where Glance answers early they are asked for until its connection has closed."""
+        reader = await self._open(work.path, work.record)
         try:
-            async for piece in chunks:
-                await self._pool.run(total.update, piece)
-                await work.renew()
-                yield piece
+            if reader.size != work.record.size:
+                raise Unavailable(work.path, f"the alternate has {reader.size} bytes, not {work.record.size}")
+            chunks = reader.chunks(0, reader.size)
+            try:
+                async for piece in chunks:
+                    await self._pool.run(total.update, piece)
+                    await work.renew()
+                    yield piece
+            finally:
+                chunks.close()
         finally:
-            chunks.close()
+            reader.close()
 
     async def _sum(self, image: str, record: Record, path: str) -> str:
         """The sha512 of what Glance has, where it keeps sums of another kind."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from zope.interface import implementer
 
 from txregistry.errors import NotFound, Unavailable
-from txregistry.interfaces import Chunks, IReader
+from txregistry.interfaces import Access, Chunks, IReader
 from txregistry.storage.glance.client import Glance
 from txregistry.storage.glance.records import Record
 from txregistry.storage.openstack.http import Stream
@@ -49,7 +49,9 @@ class GlanceChunks:
         reader = self._reader
         if self._stream is None:
             try:
-                stream, self._skip = await reader.client.download(reader.image, self._at, self._stop, reader.path)
+                stream, self._skip = await reader.client.download(
+                    reader.image, self._at, self._stop, reader.path, reader.access
+                )
             except NotFound:
                 raise Unavailable(reader.path, "the image was deleted while it was read") from None
             if self._closed:
@@ -78,7 +80,8 @@ class GlanceChunks:
 class GlanceReader:
     """An image with a stream of all its bytes."""
 
-    def __init__(self, client: Glance, record: Record, path: str, stream: Stream) -> None:
+    def __init__(self, client: Glance, record: Record, path: str, stream: Stream, access: Access | None) -> None:
+        self.access = access
         self.client, self.image, self.path = client, record.image, path
         self.size, self.modified = record.size, record.modified
         self._stream: Stream | None = stream
@@ -97,11 +100,11 @@ class GlanceReader:
             stream.close()
 
 
-async def open_image(client: Glance, record: Record, path: str) -> GlanceReader:
-    """Open the image of a record. NotFound; Unavailable for one of another size than it had."""
-    stream, _ = await client.download(record.image, 0, None, path)
+async def open_image(client: Glance, record: Record, path: str, access: Access | None = None) -> GlanceReader:
+    """Open the image of a record, with the rights of `access` if given. NotFound; Unavailable if its size differs."""
+    stream, _ = await client.download(record.image, 0, None, path, access)
     length = stream.headers.get("content-length")
     if length is not None and length != str(record.size):
         stream.close()
         raise Unavailable(path, f"the image {record.image} has {length} bytes, {record.size} are expected")
-    return GlanceReader(client, record, path, stream)
+    return GlanceReader(client, record, path, stream, access)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -16,8 +17,8 @@ from txregistry.storage.glance.names import Names
 from txregistry.storage.glance.records import ALTERNATE, GLANCE, KEPT, RECORDS, Record, Records
 from txregistry.storage.glance.store import claim
 
-#: Seconds between two looks at what somebody else is at.
-_WAIT = 2.0
+#: Seconds between two looks at what somebody else is at, or what failed; and how often it may fail.
+_WAIT, _ATTEMPTS = 2.0, 4
 
 
 class Reconciler:
@@ -36,6 +37,7 @@ class Reconciler:
         self._client, self._alternate, self._records = client, alternate, records
         self._mover, self._adoption, self._names, self._reactor = mover, adoption, names, reactor
         self._left: list[str] = []
+        self._failed: Counter[str] = Counter()
         self._lost: list[str] = []
 
     async def run(self, tell: Callable[[str], None]) -> Reconciled:
@@ -77,26 +79,28 @@ class Reconciler:
             self._leave(path, "another server is at it", tell)
 
     async def _settle(self, path: str, tell: Callable[[str], None]) -> bool:
-        """Bring a thing to rest, and see that its bytes are where its record says; False if somebody else is at it."""
+        """Bring a thing to rest, and see that its bytes are where its record says.
+
+        False if it has to be come back to, as somebody else is at it, or it failed and that may pass.
+        """
         try:
             if not await self._mover.settle(path):
                 return False
-        except StorageError as error:
-            self._leave(path, error.reason or type(error).__name__, tell)
-        try:
             held = await self._records.load(path)
             reason = None if held is None else await self._missing(held.record, path)
             if reason is not None and held == await self._records.load(path):
                 self._lost.append(path)
                 tell(f"{path}: lost: {reason}")
         except StorageError as error:
+            self._failed[path] += 1
+            if self._failed[path] < _ATTEMPTS:
+                return False
             self._leave(path, error.reason or type(error).__name__, tell)
         return True
 
     def _leave(self, path: str, reason: str, tell: Callable[[str], None]) -> None:
-        if path not in self._left:
-            self._left.append(path)
-            tell(f"{path}: left as it is: {reason}")
+        self._left.append(path)
+        tell(f"{path}: left as it is: {reason}")
 
     async def _missing(self, record: Record, path: str) -> str | None:
         """What is wrong with the bytes of a record; None if they are there."""

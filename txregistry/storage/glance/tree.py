@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 from txregistry.errors import LostRace, NotFound, StorageError, TooLarge, Unavailable
-from txregistry.interfaces import Entry, IReader, IStorageDriver, Page, Stat, Version
+from txregistry.interfaces import Entry, IReader, IStorageDriver, Page, Stat, Version, request_access
 from txregistry.storage.glance.adoption import Adoption
 from txregistry.storage.glance.client import Glance
 from txregistry.storage.glance.places import Places, Thing
@@ -117,7 +117,7 @@ class Tree:
         async def glance(record: Record) -> tuple[bytes, Version]:
             if record.size > limit:
                 raise TooLarge(path, f"{record.size} bytes, {limit} at most")
-            reader = await open_image(self._client, record, path)
+            reader = await open_image(self._client, record, path, request_access.get())
             try:
                 data = b"".join([piece async for piece in reader.chunks(0, record.size)])
             finally:
@@ -130,7 +130,7 @@ class Tree:
         """See IStorageDriver."""
 
         async def glance(record: Record) -> IReader:
-            return await open_image(self._client, record, path)
+            return await open_image(self._client, record, path, request_access.get())
 
         return await self._with_bytes(path, self._alternate.open, glance)
 
