@@ -21,7 +21,6 @@ from txregistry.service import (
     access_warnings,
     endpoints_of,
     policy_of,
-    unused_keys,
     web_options_of,
     who_may_push,
 )
@@ -67,23 +66,6 @@ class SettingsTests(WithSettings, SynchronousTestCase):
         self.assertEqual(web_options_of(self.settings()), WebOptions(flavor="dev"))
         given = self.settings("{external_url: 'https://r.example/', registry_endpoints: 'a, b'}")
         self.assertEqual(web_options_of(given), WebOptions("https://r.example", "dev", ("a", "b")))
-
-    def test_keys_that_do_nothing_yet_are_told(self):
-        later = [replace(key, later=key.name.startswith("swift_")) for key in service.KEYS]
-        self.patch(service, "KEYS", later)
-        self.assertEqual(unused_keys(self.settings()), [])
-        self.assertEqual(
-            unused_keys(
-                self.settings(
-                    "{storage: swift, swift_authurl: 'http://k', swift_container: c, swift_user: u, swift_password: p,"
-                    " swift_region_name: r}"
-                )
-            )[0][:40],
-            "no effect in this version: swift_authurl",
-        )
-
-    def test_keys_of_other_engines_are_not(self):
-        self.assertEqual(unused_keys(self.settings("{s3_bucket: b, gs_secure: false}")), [])
 
     def test_who_may_push(self):
         settings = self.settings("{delete: false}")

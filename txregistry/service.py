@@ -25,9 +25,7 @@ from twisted.logger import Logger
 from txregistry import config
 from txregistry.auth.factory import AccessError, AccessOptions, check, make_guard, warnings
 from txregistry.concurrency import Shields
-from txregistry.config.keys import default_of
 from txregistry.config.kinds import without_login
-from txregistry.config.schema import KEYS
 from txregistry.core.policy import Policy
 from txregistry.core.registry import Registry
 from txregistry.errors import StorageError
@@ -276,7 +274,7 @@ class RegistryService(Service):
         _log.info("storing in {place} ({engine})", place=without_login(place), engine=storage.engine)
         for address, endpoint in zip(addresses, self._endpoints, strict=True):
             _log.info("listening on {address}", address=describe(address, endpoint.encrypted))
-        told = (*settings.warnings, *unused_keys(settings), *front_warnings(settings), *access_warnings(settings))
+        told = (*settings.warnings, *front_warnings(settings), *access_warnings(settings))
         for line in (*told, *self._exposed(addresses)):
             _log.warn("{line}", line=without_login(line))
         _log.info("{who}", who=without_login(who_may_push(settings, self._endpoints)))
@@ -379,14 +377,3 @@ def who_may_push(settings: config.Settings, endpoints: list[Endpoint]) -> str:
     if any(closed):
         return f"anybody who can connect may {what}; https: asks for a certificate of {settings.tls_client_ca}"
     return f"anybody who can connect may {what}"
-
-
-def unused_keys(settings: config.Settings) -> list[str]:
-    """A warning if keys are set that this version reads but does not act on."""
-    names = [
-        key.name
-        for key in KEYS
-        if key.later and (not key.engines or settings.storage.engine in key.engines)
-        if key.name in settings.values and settings.values[key.name] != default_of(key)
-    ]
-    return [f"no effect in this version: {', '.join(names)}"] if names else []

@@ -84,7 +84,8 @@ def _free_port(address: str) -> int:
 class Registry:
     """One registry process over `storage`; `certificates` makes it speak TLS, `client_ca` ask for certificates.
 
-    `config` is a configuration for ours alone: the settings of one flavor. `peer` asks for Debian's.
+    `config` is a configuration for ours alone: the settings of one flavor; Debian's is told of its bucket, if it has
+    one, with `storage` as a prefix. `peer` asks for Debian's.
     """
 
     def __init__(
@@ -217,10 +218,28 @@ def write_peer_config(registry: Registry) -> str:
     settings = {
         "version": 0.1,
         "log": {"level": "warn", "accesslog": {"disabled": True}},
-        "storage": {"filesystem": {"rootdirectory": registry.storage}, "delete": {"enabled": True}},
+        "storage": {**_peer_storage(registry), "delete": {"enabled": True}},
         "http": {"addr": registry.host, "tls": tls},
     }
     path = os.path.join(registry.folder, "peer.yml")
     with open(path, "w") as file:
         json.dump(settings, file)
     return path
+
+
+def _peer_storage(registry: Registry) -> dict[str, Any]:
+    ours = registry.config or {}
+    if ours.get("storage") != "s3":
+        return {"filesystem": {"rootdirectory": registry.storage}}
+    bucket = {
+        "bucket": ours["boto_bucket"],
+        "region": ours["s3_region"],
+        "regionendpoint": ours["s3_endpoint"],
+        "accesskey": ours["s3_access_key"],
+        "secretkey": ours["s3_secret_key"],
+        "secure": False,
+        "v4auth": True,
+        "rootdirectory": f"/{registry.storage}",
+    }
+    # Clients would be sent to the bucket, and ours of these tests do not follow.
+    return {"s3": bucket, "redirect": {"disable": True}}

@@ -1,9 +1,10 @@
-"""One root, served in turn by ours and by Debian's docker-registry, whose garbage collection then loses nothing.
+"""One root, in a folder or in a bucket, served in turn by ours and by Debian's docker-registry, whose garbage collection then loses nothing.
 
 "Theirs" is docker-registry 2.8. Its collection without options is the one tried: with `-m` it takes what an index
 alone names, whoever wrote the index.
 """
 
+import importlib.util
 import os
 import subprocess
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from tests.clients import tools
 from tests.clients.base import ClientCase
 from tests.clients.images import INDEX, Descriptor, digest_of, encode, make_images, sha512_of
 from tests.clients.server import Registry, write_peer_config
+from tests.services.s3 import S3Server
 
 
 class SharedRootTests(ClientCase):
@@ -24,6 +26,9 @@ class SharedRootTests(ClientCase):
         super().setUp()
         self.root = self.path("store")
         self.served = 0
+        # How both are told of it.
+        self.storage: str = self.root
+        self.config: dict[str, object] | None = None
 
     @contextmanager
     def ours(self) -> Iterator[Registry]:
@@ -37,13 +42,13 @@ class SharedRootTests(ClientCase):
 
     def turn(self, peer: bool) -> Iterator[Registry]:
         self.served += 1
-        registry = self.start_registry(f"turn{self.served}", storage=self.root, peer=peer)
+        registry = self.start_registry(f"turn{self.served}", storage=self.storage, config=self.config, peer=peer)
         yield registry
         registry.stop()
 
     def collect(self) -> None:
         """Their garbage collection, offline."""
-        config = write_peer_config(Registry(self.path("collect"), storage=self.root, peer=True))
+        config = write_peer_config(Registry(self.path("collect"), storage=self.storage, config=self.config, peer=True))
         done = subprocess.run(
             [self.tools["docker-registry"], "garbage-collect", config],
             stdin=subprocess.DEVNULL,
@@ -274,3 +279,19 @@ class SharedRootTests(ClientCase):
             for folder, _, names in os.walk(os.path.join(self.root, top))
             for name in names
         }
+
+
+class SharedBucketTests(SharedRootTests):
+    """The same in a bucket, whose objects VersityGW keeps as files of a folder."""
+
+    needs = ("docker-registry", "versitygw")
+
+    def setUp(self) -> None:
+        super().setUp()
+        if importlib.util.find_spec("boto3") is None:
+            raise tools.missing("boto3 is not installed")
+        server = S3Server(self.path("s3"))
+        self.addCleanup(server.stop)
+        server.make_bucket("bucket")
+        self.storage, self.config = "some/root", server.config("bucket")
+        self.root = str(server.data / "bucket" / self.storage)

@@ -29,7 +29,7 @@ class FactoryTests(SynchronousTestCase):
         """Nothing waits for the disk, and all else is the same."""
         synced: list[int] = []
         self.patch(os, "fsync", synced.append)
-        pool = ImmediatePool()
+        pool: Any = ImmediatePool()
         for fsync in (True, False):
             synced.clear()
             driver = open_driver("local", self.mktemp(), pool, WallClock(), {"fsync": fsync})

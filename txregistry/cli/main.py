@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from txregistry.cli import adopt, config, dump, key, reconcile, sign, storage, user, version
+from txregistry.cli import adopt, config, copy, dump, key, reconcile, sign, storage, user, version
 
 
 def parser() -> argparse.ArgumentParser:
@@ -19,6 +19,7 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(title="commands", metavar="COMMAND")
     adopt.add(commands)
     config.add(commands)
+    copy.add(commands)
     dump.add(commands)
     key.add(commands)
     reconcile.add(commands)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from txregistry.config.keys import Block, Key, default_of
+from txregistry.config.keys import Block, Key
 from txregistry.config.kinds import without_login
 from txregistry.config.schema import KEYS
 from txregistry.config.settings import Settings
@@ -38,8 +38,7 @@ def check(settings: Settings) -> str:
 
 
 def _line(key: Key, value: object, origin: str) -> str:
-    later = ", used from a later release" if key.later and value != default_of(key) else ""
-    return f"  {key.name} = {_shown(key, value)}  ({origin}{later})"
+    return f"  {key.name} = {_shown(key, value)}  ({origin})"
 
 
 def _stores(settings: Settings) -> str:

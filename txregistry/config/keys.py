@@ -13,8 +13,7 @@ class Key:
     """One key: its `name`, the kind of its value, the `default` as a file would write it (None: absent), its meaning.
 
     `aliases` are other spellings of the name. `engines` are the storage engines that read it (empty: not an engine's
-    key), `needed_by` those that cannot start without. `secret` values are shown nowhere. `later` marks keys that are
-    read and checked although nothing acts on them yet.
+    key), `needed_by` those that cannot start without. `secret` values are shown nowhere.
     """
 
     name: str
@@ -25,7 +24,6 @@ class Key:
     engines: tuple[str, ...] = ()
     needed_by: tuple[str, ...] = ()
     secret: bool = False
-    later: bool = False
 
 
 @dataclass(frozen=True, slots=True)

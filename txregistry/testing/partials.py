@@ -181,7 +181,7 @@ class PartialSuite(SuiteHooks):
         await (await driver.partial("uploads/one", create=True)).close()
 
     async def test_partials_are_found(self) -> None:
-        """The sweep of dead uploads comes to each: by the listings, or because the driver names those that these hide."""
+        """The sweep comes to each: by the listings, or because the driver names those that these hide."""
         driver = self.make_driver()
         for path in ("top/a/_uploads/1", "top/a/b/_uploads/2"):
             await (await driver.partial(path, create=True)).close()

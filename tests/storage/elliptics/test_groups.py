@@ -321,7 +321,7 @@ class GroupTests(SynchronousTestCase):
                 driver = cluster.watched()
                 result_of(driver.put("a/b", b"1"))
                 server, key = cluster.servers[1], identify("DOCKER", "a/b")
-                cut = []
+                cut: list[object] = []
 
                 def hook(command, group, body, server=server, key=key, cut=cut, wish=wish, dies=dies):
                     if command == WRITE and body[64:128] == key and not cut:

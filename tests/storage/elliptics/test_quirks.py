@@ -266,7 +266,7 @@ class DirectoryTests(SynchronousTestCase):
         cluster = Cluster(self)
         one = cluster.driver()
         result_of(one.put("a/b", b"1"))
-        late = []
+        late: list[object] = []
 
         def hook(command, group, body):
             if command == WRITE and body[208:].startswith(b'["-"') and not late:

@@ -180,7 +180,7 @@ class SessionTests(SynchronousTestCase):
         self.patch(session_module, "QUIET", 0.0)
         for wish in (SILENT, -95):
             server = self.server()
-            asked = []
+            asked: list[int] = []
             server.hook = lambda command, group, body, asked=asked, wish=wish: asked.append(command) or wish
             session = self.session(server, dialects=wire.DIALECTS[:1])
             for _ in range(3):

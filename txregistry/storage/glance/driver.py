@@ -13,11 +13,12 @@ from typing import Any
 from uuid import uuid4
 
 from twisted.internet.defer import Deferred
-from zope.interface import implementer
+from zope.interface import alsoProvides, implementer
 
 from txregistry.concurrency import start
 from txregistry.errors import NotFound, Unavailable
 from txregistry.interfaces import (
+    IHidesPartials,
     IPartial,
     IReader,
     IReconciles,
@@ -75,6 +76,8 @@ class GlanceDriver:
             alternate, self.records, client, self._places, self.adoption, reactor.seconds, self.background.kick
         )
         self._reactor = reactor
+        if IHidesPartials.providedBy(alternate):
+            alsoProvides(self, IHidesPartials)
 
     def prepare(self) -> None:
         """Prepare the alternate, and see that Glance is there; StorageError with one clear reason. Blocks."""
@@ -175,6 +178,10 @@ class GlanceDriver:
     def partials(self, prefix: str) -> Deferred[Sequence[str]]:
         """The paths of the partial objects directly below `prefix`."""
         return self.alternate.partials(prefix)
+
+    def partials_below(self, prefix: str) -> Deferred[Sequence[str]]:
+        """The paths of the partial objects at any depth, where the alternate hides them."""
+        return IHidesPartials(self.alternate).partials_below(prefix)
 
     # -- upkeep ---------------------------------------------------------------------------------------------------
 
