@@ -1,0 +1,1 @@
+"""How fast the registry is, beside others on the same machine: `python -m bench`, explained in docs/performance.md."""
