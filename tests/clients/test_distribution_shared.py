@@ -1,4 +1,5 @@
-"""One root, in a folder or in a bucket, served in turn by ours and by Debian's docker-registry, whose garbage collection then loses nothing.
+"""One root, in a folder or in a bucket, served in turn by ours and by Debian's docker-registry, whose garbage
+collection then loses nothing.
 
 "Theirs" is docker-registry 2.8. Its collection without options is the one tried: with `-m` it takes what an index
 alone names, whoever wrote the index.
@@ -13,14 +14,14 @@ from contextlib import contextmanager
 from tests.clients import tools
 from tests.clients.base import ClientCase
 from tests.clients.images import INDEX, Descriptor, digest_of, encode, make_images, sha512_of
-from tests.clients.server import Registry, write_peer_config
+from tests.clients.server import Registry, peer_environment, write_peer_config
 from tests.services.s3 import S3Server
 
 
 class SharedRootTests(ClientCase):
     """Each test writes with one and reads with the other."""
 
-    needs = ("docker-registry",)
+    needs: tuple[str, ...] = ("docker-registry",)
 
     def setUp(self) -> None:
         super().setUp()
@@ -56,6 +57,7 @@ class SharedRootTests(ClientCase):
             text=True,
             timeout=60,
             check=False,
+            env=peer_environment(),
         )
         self.assertEqual(done.returncode, 0, done.stdout[-2000:] + done.stderr[-2000:])
 

@@ -6,20 +6,22 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from twisted.internet.defer import Deferred, fail
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.web.v1.base import A, B, C, archive, image_json, simple, tarsum
 from tests.web.v2.base import OCI_MANIFEST, image, sha256
 from txregistry.concurrency import start
-from txregistry.core.copying.objects import GIVE_UP, SMALL, Copied
+from txregistry.core.copying.objects import GIVE_UP, SMALL, Copied, Objects
 from txregistry.core.copying.store import Copy
+from txregistry.core.copying.trees import Trees
 from txregistry.core.policy import Policy
 from txregistry.errors import NoSpace, StorageError, Unavailable
 from txregistry.interfaces import IPartial, Page, Version
 from txregistry.storage import layout
 from txregistry.storage.memory import Contents, MemoryDriver
+from txregistry.testing.pools import result_of
 from txregistry.testing.registry import MemoryRegistry
 
 LAYER = archive()
@@ -41,6 +43,7 @@ class Watched(MemoryDriver):
         self.changes = 0
         self.dies_at = dies_at
         self.dangling: list[str] = []
+        self.written: list[str] = []
 
     def change(self) -> None:
         if self.changes == self.dies_at:
@@ -50,6 +53,7 @@ class Watched(MemoryDriver):
     def _put(self, path: str, *rest: Any) -> Version:
         self.change()
         version: Version = super()._put(path, *rest)
+        self.written.append(path)
         self.look()
         return version
 
@@ -246,6 +250,28 @@ class WholeTests(CopyCase):
         self.assertEqual(changes, self.target.changes)
         self.assertGreater(changes, 40)
 
+    def test_order_of_what_only_v1_knows(self) -> None:
+        """A layer that waits for its checksum comes before its record, an image's JSON after all else of it."""
+        attempt = [layout.v1_attempt_layer(B, "1"), layout.v1_attempt_record(B, "1"), layout.v1_push(B)]
+        self.push_v1(A)
+        for path in (*attempt, layout.v1_image(A, "kept")):
+            self.successResultOf(self.source.put(path, b"{}"))
+        self.copied(jobs=1)
+        self.assertEqual([path for path in self.target.written if path in attempt], attempt)
+        trees = Trees(Objects(self.source, self.target, self.told, self.clock), self.source, 1)
+        groups = self.successResultOf(start(trees.state()))
+        self.assertEqual([[path for path in group if path in attempt] for group in groups], [[one] for one in attempt])
+        parts = [path for path in self.target.written if path.startswith(f"{layout.V1_IMAGES}/{A}/")]
+        self.assertEqual(parts[-1], layout.v1_image(A, "json"))
+        self.assertIn(layout.v1_image(A, "kept"), parts)
+
+    def test_an_image_that_the_target_had_begun(self) -> None:
+        self.push_v1(A)
+        mark = layout.v1_image(A, "_inprogress")
+        self.successResultOf(self.target.put(mark, b"true"))
+        self.copied()
+        self.assertNotIn(mark, self.target.contents.objects)
+
     def test_a_source_in_use(self) -> None:
         """An image is pushed at any moment of the copy: no tag comes without it, and it comes by the next run."""
         self.fill()
@@ -360,8 +386,12 @@ class DamagedTests(CopyCase):
 
     def test_the_digest_that_was_recorded(self) -> None:
         self.push_v1(A)
-        self.memory.contents.objects[layout.v1_image(A, "_checksum")].data = b"tarsum.dev+sha256:0"
-        self.assertEqual(self.copied().doubtful, 0)
+        objects = self.memory.contents.objects
+        objects[layout.v1_image(A, "_checksum")].data = b"tarsum.dev+sha256:0"
+        for path in (layout.v1_push(A), layout.v1_map(A)):
+            known = objects.pop(path)
+            self.assertEqual(self.copied(Watched()).doubtful, 0)
+            objects[path] = known
 
     def test_what_is_not_whole(self) -> None:
         """Links whose data was collected, tags to nowhere, uploads and V1 pushes under way."""
@@ -416,6 +446,20 @@ class DeletedTests(CopyCase):
         self.assertEqual(self.target.dangling, [])
         self.assert_same()
         self.assertEqual(self.copied().extra, 0)
+
+    def test_what_comes_back_is_not_removed(self) -> None:
+        """Pushed after the source was listed: it is asked for once more."""
+        self.fill()
+        self.copied()
+
+        class Late(MemoryDriver):
+            def list(self, prefix: str, cursor: str | None = None, limit: int = 1000) -> Deferred[Page]:
+                page = result_of(super().list(prefix, cursor, limit))
+                return succeed(Page(tuple(entry for entry in page.entries if entry.name != "latest"), page.cursor))
+
+        self.source = Late(Clock(), contents=self.memory.contents)
+        self.assertEqual(self.copied(delete=True).extra, 0)
+        self.assert_same()
 
     def test_killed_before_each_removal(self) -> None:
         self.fill()

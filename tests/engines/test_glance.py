@@ -202,7 +202,7 @@ class S3SuiteTests(Suite, WithGlance):
         return time.time() + self.ahead
 
     async def stall(self, driver: IStorageDriver, path: str) -> None:
-        from txregistry.storage.s3.partial import home
+        from txregistry.storage.segmented.names import home
 
         then = time.time() - 8
         for record in (self.bucket.data / f"bucket-{self.made}" / "some/root" / home(path) / "records").iterdir():

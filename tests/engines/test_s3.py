@@ -42,7 +42,8 @@ if importlib.util.find_spec("boto3") is not None:
     from txregistry.storage.s3.bucket import Bucket
     from txregistry.storage.s3.driver import S3Driver
     from txregistry.storage.s3.options import S3Options
-    from txregistry.storage.s3.partial import HOLD, home
+    from txregistry.storage.segmented.names import home
+    from txregistry.storage.segmented.records import HOLD
 
 clock: Any = reactor
 _numbers = itertools.count()

@@ -27,7 +27,7 @@ from txregistry.errors import LostRace, NotFound, StorageError, Unavailable
 from txregistry.storage.openstack.keystone import KeystoneOptions
 from txregistry.storage.openstack.treq_http import TreqHttp
 from txregistry.storage.pool import Pool
-from txregistry.storage.s3.partial import home
+from txregistry.storage.segmented.names import home
 from txregistry.storage.swift.connection import Connection
 from txregistry.storage.swift.container import Container
 from txregistry.storage.swift.driver import SwiftDriver

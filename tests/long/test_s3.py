@@ -34,7 +34,8 @@ if importlib.util.find_spec("boto3") is not None:
     from txregistry.storage.s3.bucket import Bucket
     from txregistry.storage.s3.driver import S3Driver
     from txregistry.storage.s3.options import S3Options, root_of
-    from txregistry.storage.s3.partial import PARTIALS, records_of
+    from txregistry.storage.s3.partial import records_of
+    from txregistry.storage.segmented.names import PARTIALS
 
 clock: Any = reactor
 
