@@ -214,6 +214,13 @@ class ICommitsWith(Interface):
         """`commit` to `path`, then write small objects that rest on it; all durable when it fires."""
 
 
+class ILooksBelow(Interface):
+    """A driver to which it costs little to look below each child of a directory."""
+
+    def children_with(prefix: str, below: str, after: str, limit: int) -> Deferred[Sequence[str]]:
+        """The first `limit` names, greater than `after` and sorted, of children below which `below` is there."""
+
+
 class ISweeps(Interface):
     """A driver whose writes may leave temporary objects behind when a process dies."""
 

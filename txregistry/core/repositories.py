@@ -55,6 +55,8 @@ class Repositories:
             if name > after and any(directory and child in marks for child, directory in children):
                 found.append(name)
             for child, directory in children:
+                if child.startswith("_"):
+                    continue
                 full = f"{name}/{child}" if name else child
                 if directory and _is_name(full) and f"{full}/{_LAST}" > after:
                     heapq.heappush(waiting, full)

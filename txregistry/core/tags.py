@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -11,7 +12,7 @@ from txregistry.concurrency import start
 from txregistry.core.links import cached, entries, is_revision, link_to, read_link, remove_if_there, write_all
 from txregistry.core.repositories import Repositories
 from txregistry.errors import ManifestUnknown, TagInvalid
-from txregistry.interfaces import IStorageDriver
+from txregistry.interfaces import ILooksBelow, IStorageDriver
 from txregistry.model.digest import Digest
 from txregistry.model.names import RepositoryName, Tag
 from txregistry.storage import layout
@@ -74,6 +75,8 @@ class Tags:
 
         A directory in which no tag points anywhere (a crash may leave one) is no tag.
         """
+        if ILooksBelow.providedBy(self._driver):
+            return await self._names_at_once(self._driver, name, after, limit)
         children = await entries(self._driver, layout.tags(name))
         if not children:
             await self._repositories.require(name)
@@ -83,6 +86,23 @@ class Tags:
                 break
             if (tag := _as_tag(child)) and await read_link(self._cached, layout.tag_current(name, tag)):
                 found.append(child)
+        return found
+
+    async def _names_at_once(
+        self, driver: ILooksBelow, name: RepositoryName, after: str, limit: int | None
+    ) -> list[str]:
+        """The same without a look into each link."""
+        found: list[str] = []
+        wanted = sys.maxsize if limit is None else limit
+        while len(found) < wanted:
+            count = wanted - len(found)
+            more = await driver.children_with(layout.tags(name), layout.CURRENT_LINK, after, count)
+            found += filter(_as_tag, more)
+            if len(more) < count:
+                break
+            after = more[-1]
+        if not found:
+            await self._repositories.require(name)
         return found
 
     async def pointing_at(self, name: RepositoryName, digest: Digest) -> list[Tag]:

@@ -105,6 +105,10 @@ class Disk:
         with os.scandir(path) as entries:
             return [(entry.name, entry.is_dir()) for entry in islice(entries, most)]
 
+    def names(self, path: str) -> list[str]:
+        """The name of each child, in no order."""
+        return os.listdir(path)
+
     def make_directory(self, path: str) -> None:
         """Make a directory with mode 0777 as the umask leaves it."""
         os.mkdir(path, 0o777)

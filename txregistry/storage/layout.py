@@ -79,9 +79,13 @@ def tag(name: RepositoryName, tag: Tag) -> str:
     return f"{tags(name)}/{tag}"
 
 
+#: Below a tag, the link to the manifest that it names now.
+CURRENT_LINK = "current/link"
+
+
 def tag_current(name: RepositoryName, tag_: Tag) -> str:
     """The link to the manifest that a tag names now."""
-    return f"{tag(name, tag_)}/current/link"
+    return f"{tag(name, tag_)}/{CURRENT_LINK}"
 
 
 def tag_history(name: RepositoryName, tag_: Tag, digest: Digest) -> str:

@@ -18,6 +18,7 @@ from txregistry.concurrency import start
 from txregistry.errors import StorageError
 from txregistry.interfaces import (
     IGroups,
+    ILooksBelow,
     IPartial,
     IProvesFresh,
     IReader,
@@ -55,7 +56,7 @@ class WallClock(Protocol):
         ...
 
 
-@implementer(IStorageDriver, IGroups, ISweeps)
+@implementer(IStorageDriver, IGroups, ILooksBelow, ISweeps)
 class LocalDriver:
     """Bytes below `root`.
 
@@ -170,6 +171,10 @@ class LocalDriver:
             if page is not None:
                 return succeed(page)
         return self._pool.run_small(self._tree.list, prefix, cursor, limit)
+
+    def children_with(self, prefix: str, below: str, after: str, limit: int) -> Deferred[Sequence[str]]:
+        """Names of children below which something is, in one job for all."""
+        return self._pool.run_small(self._tree.children_with, prefix, below, after, limit)
 
     def move(self, source: str, target: str) -> Deferred[None]:
         """Give an object another path."""

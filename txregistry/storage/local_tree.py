@@ -168,6 +168,21 @@ class Tree(Files):
         found = self._scan(prefix, FEW + 1)
         return None if len(found) > FEW else self._page(found, cursor, limit)
 
+    def children_with(self, prefix: str, below: str, after: str, limit: int) -> Sequence[str]:
+        """Sorted names of children below which `below` is there."""
+        found: list[str] = []
+        try:
+            with self.errors(prefix):
+                directory = self.full(prefix)
+                for name in sorted(name for name in self.disk.names(directory) if name > after):
+                    if len(found) >= limit:
+                        break
+                    if self.disk.exists(f"{directory}/{name}/{below}"):
+                        found.append(name)
+        except NotFound:
+            return ()
+        return found
+
     def _scan(self, directory: str, most: int | None) -> Sequence[tuple[str, bool]]:
         try:
             with self.errors(directory):
@@ -177,6 +192,8 @@ class Tree(Files):
 
     @staticmethod
     def _page(found: Sequence[tuple[str, bool]], cursor: str | None, limit: int) -> Page:
+        if cursor is None and len(found) <= limit:
+            return Page(tuple(Entry(name, is_directory) for name, is_directory in sorted(found)), None)
         later = found if cursor is None else [child for child in found if child[0] > cursor]
         page = heapq.nsmallest(limit + 1, later)
         entries = tuple(Entry(name, is_directory) for name, is_directory in page[:limit])
