@@ -90,7 +90,7 @@ async def entries(driver: IStorageDriver, path: str) -> list[tuple[str, bool]]:
     cursor: str | None = None
     while True:
         page = await driver.list(path, cursor, _PAGE)
-        found.extend((entry.name, entry.is_directory) for entry in page.entries)
+        found.extend(page.entries)
         if page.cursor is None:
             return found
         cursor = page.cursor

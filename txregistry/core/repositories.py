@@ -5,9 +5,9 @@ from __future__ import annotations
 import heapq
 
 from txregistry.core.links import entries
-from txregistry.errors import NameInvalid, NameUnknown
+from txregistry.errors import NameUnknown
 from txregistry.interfaces import IStorageDriver
-from txregistry.model.names import RepositoryName
+from txregistry.model.names import NAME_LIMIT, RepositoryName, is_component
 from txregistry.storage import layout
 
 #: What makes a directory a repository.
@@ -44,7 +44,8 @@ class Repositories:
         """Names whose directory has one of the marks.
 
         Directories wait in a heap by their full name, so that a name comes out before all greater ones are known,
-        and one that cannot hold anything greater than `after` is never opened.
+        and one that cannot hold anything greater than `after` is never opened. Directories that are no part of a name
+        are other software's; the registry's own begin with `_`.
         """
         found: list[str] = []
         waiting = [""]
@@ -52,21 +53,12 @@ class Repositories:
             name = heapq.heappop(waiting)
             path = f"{layout.REPOSITORIES}/{name}" if name else layout.REPOSITORIES
             children = await entries(self._driver, path)
-            if name > after and any(directory and child in marks for child, directory in children):
+            if name > after and any(child in marks and directory for child, directory in children):
                 found.append(name)
             for child, directory in children:
-                if child.startswith("_"):
+                if child.startswith("_") or not directory or not is_component(child):
                     continue
                 full = f"{name}/{child}" if name else child
-                if directory and _is_name(full) and f"{full}/{_LAST}" > after:
+                if len(full) <= NAME_LIMIT and f"{full}/{_LAST}" > after:
                     heapq.heappush(waiting, full)
         return found
-
-
-def _is_name(text: str) -> bool:
-    """Directories that are no repository names are other software's; distribution's own begin with `_`."""
-    try:
-        RepositoryName.parse(text)
-    except NameInvalid:
-        return False
-    return True

@@ -13,6 +13,7 @@ NAME_LIMIT = 255
 
 _COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 _NAME = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*\Z")
+_ONE_COMPONENT = re.compile(rf"{_COMPONENT}\Z")
 _TAG = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}\Z")
 
 
@@ -34,6 +35,11 @@ class RepositoryName:
 
     def __str__(self) -> str:
         return self.text
+
+
+def is_component(text: str) -> bool:
+    """Whether text can stand between the slashes of a repository's name."""
+    return _ONE_COMPONENT.match(text) is not None
 
 
 @dataclass(frozen=True, slots=True, order=True)

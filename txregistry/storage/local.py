@@ -45,7 +45,7 @@ PAGE = 4096
 
 #: One of so many calls goes to the pool although it could be made in place: a loop over a thousand links would not let
 #: anybody else run until its end.
-PAUSE = 32
+PAUSE = 128
 
 
 class WallClock(Protocol):

@@ -10,6 +10,7 @@ import os
 import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import compress, islice
 
 from txregistry.errors import LostRace, NotFound, StorageError, TooLarge, Unavailable
 from txregistry.interfaces import Entry, Page, Stat, Version
@@ -170,18 +171,14 @@ class Tree(Files):
 
     def children_with(self, prefix: str, below: str, after: str, limit: int) -> Sequence[str]:
         """Sorted names of children below which `below` is there."""
-        found: list[str] = []
         try:
             with self.errors(prefix):
                 directory = self.full(prefix)
-                for name in sorted(name for name in self.disk.names(directory) if name > after):
-                    if len(found) >= limit:
-                        break
-                    if self.disk.exists(f"{directory}/{name}/{below}"):
-                        found.append(name)
+                names = sorted(name for name in self.disk.names(directory) if name > after)
+                there = self.disk.exist(directory, (f"{name}/{below}" for name in names))
+                return list(islice(compress(names, there), limit))
         except NotFound:
             return ()
-        return found
 
     def _scan(self, directory: str, most: int | None) -> Sequence[tuple[str, bool]]:
         try:
