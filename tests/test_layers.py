@@ -31,6 +31,9 @@ TOP_MODULES = {"tap", "service", "listen", "logs", "mail", "smtp", "redact", "cl
 #: The paths of the store are drawn in one module, which core and auth need to say what they mean.
 EXCEPTIONS = {("core", "txregistry.storage.layout"), ("auth", "txregistry.storage.layout")}
 
+#: Packages below `storage` that are engines: none may import another's, what they share is beside them.
+ENGINES = {"s3", "swift", "glance", "elliptics"}
+
 #: Pure decisions: no framework, no input or output, no clock.
 BANNED_IN_MODEL = {
     *("twisted", "klein", "werkzeug", "zope"),
@@ -91,6 +94,12 @@ def at_import(tree: ast.Module) -> Iterator[tuple[str, int]]:
         waiting.extend(ast.iter_child_nodes(node))
 
 
+def engine(module: str) -> str | None:
+    """The engine to whose package a dotted name belongs; None if to none."""
+    parts = module.split(".")
+    return parts[2] if parts[:2] == ["txregistry", "storage"] and parts[2:] and parts[2] in ENGINES else None
+
+
 def upward(module: str, tree: ast.AST) -> list[str]:
     """The imports of a module that its layer may not have, each as `module:line imports name`."""
     own = layer(module)
@@ -116,6 +125,17 @@ class LayerTests(SynchronousTestCase):
     def test_nothing_points_upward(self):
         wrong = [each for name, tree in self.trees.items() for each in upward(name, tree)]
         self.assertEqual(wrong, [])
+
+    def test_engines_do_not_import_each_other(self):
+        wrong = [
+            f"{name}:{line} imports {imported}"
+            for name, tree in self.trees.items()
+            if name != "txregistry.storage.factory"
+            for imported, line in imports(tree)
+            if engine(imported) not in (None, engine(name))
+        ]
+        self.assertEqual(wrong, [])
+        self.assertEqual({engine(name) for name in self.trees} - {None}, ENGINES)
 
     def test_model_is_pure(self):
         wrong = [

@@ -285,6 +285,47 @@ class EarlyAnswerTests(ChannelTestCase):
         self.assertTrue(connection.half_closed)
         connection.lose()
 
+    def pipelined(self, count: int) -> Connection:
+        """Requests for 10,000 bytes each, sent at once by a client that reads nothing yet."""
+        app = Klein()
+
+        @app.route("/<number>")
+        def route(request, number):
+            self.routes.events.append(number)
+            return bytes(10_000)
+
+        connection = Agent(app.resource(), self.clock).connect()
+        connection.reading = False
+        connection.send(b"".join(request_head("GET", f"/{number}") for number in range(count)))
+        return connection
+
+    def test_answers_that_nobody_reads(self) -> None:
+        """Requests wait behind answers that the client does not take, however many it has sent."""
+        connection = self.pipelined(2000)
+        self.assertLess(len(self.routes.events), 10)
+        self.assertLess(len(connection.unread), 100_000)
+        self.assertTrue(connection.paused)
+        connection.protocol.readConnectionLost()  # it may say meanwhile that it sends no more
+        connection.reading = True
+        connection.read()
+        self.assertEqual(self.routes.events, [str(number) for number in range(2000)])
+        self.assertEqual(connection.received.count(b"HTTP/1.1 200 OK\r\n"), 2000)
+        connection.send(b"GET /half HTTP/1.1\r\n")
+        self.clock.advance(16)
+        self.assertIn(b"HTTP/1.1 408 ", connection.received)
+        connection.lose()
+
+    def test_answers_are_waited_for(self) -> None:
+        """A slow reader is not told that its next head is late; one that never reads is given up."""
+        connection = self.pipelined(20)
+        before = len(connection.unread)
+        self.clock.advance(100)
+        self.assertEqual((len(connection.unread), connection.closed), (before, False))
+        self.clock.advance(1100)
+        self.assertTrue(connection.closed)
+        self.clock.advance(0)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
     def test_reading_after_the_answer(self) -> None:
         """Nobody waits for a body that nobody will get."""
         app = Klein()
@@ -400,7 +441,28 @@ class MalformedTests(ChannelTestCase):
         self.refused(b"PUT /refuse HTTP/1.1\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", 400)
         self.refused(b"GET / HTTP/1.1\r\nno colon\r\n\r\n" + b"a" * 33000, 400)
         self.refused(b"nonsense\r\n" + b"a" * 100000, 400)
+        for header in (b"", b"Host: a\r\n"):
+            lengthy = b"PUT /refuse HTTP/1.1\r\nContent-Length: " + b"9" * 5000 + b"\r\n"
+            self.refused(lengthy + header + b"\r\n", 400)
         self.assertEqual(self.routes.events, [])
+
+    def test_lines_behind_a_refusal(self) -> None:
+        """They are thrown away in one go, as what comes later is."""
+        connection = self.agent.connect()
+        taken: list[object] = []
+        self.patch(connection.protocol, "lineReceived", self.counting(taken, connection.protocol.lineReceived))
+        connection.send(b"nonsense\r\n" + b"\r\n" * 10_000)
+        self.assertLess(len(taken), 10)
+        self.assertTrue(connection.half_closed)
+        connection.lose()
+
+    @staticmethod
+    def counting(taken, function):
+        def counted(line):
+            taken.append(line)
+            return function(line)
+
+        return counted
 
     def test_limits(self) -> None:
         self.refused(b"GET /" + b"a" * 33000 + b" HTTP/1.1\r\n\r\n", 414)

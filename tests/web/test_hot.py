@@ -317,6 +317,15 @@ class KeptTests(SynchronousTestCase):
         for _ in range(2):
             self.cold(world, get(f"/v2/a/blobs/{Digest.of(b'1' * 3000)}"))
 
+    def test_long_targets_count(self):
+        """V1 takes any number of slashes at the beginning, so that one answer has as many targets as a client likes."""
+        world = World(self, hot_bytes=40_000)
+        world.push_v1("1" * 64)
+        for slashes in range(6000, 6020):
+            self.cold(world, get("/" * slashes + f"v1/images/{'1' * 64}/json"))
+        self.hot(world, get("/" * 6019 + f"v1/images/{'1' * 64}/json"))
+        self.assertLess(sum(map(len, world.hot._kept)), 40_000)
+
     def test_where_nothing_can_be_proven_nothing_is_kept(self):
         """On a network file system, for one: its driver does not offer to be looked into."""
         clock = Clock()

@@ -31,11 +31,11 @@ from txregistry.interfaces import (
     Page,
     PartialInfo,
     Stat,
-    Tap,
     Version,
 )
 from txregistry.storage.cache_keys import CacheKeys, Place
 from txregistry.storage.redis_cache import CHANGED, ORIGINAL, RedisCache
+from txregistry.storage.wrapped import WrappedPartial
 
 T = TypeVar("T")
 
@@ -148,9 +148,7 @@ class CachedDriver:
             return change()
         return start(self._changed(change, paths, directory))
 
-    async def _changed(
-        self, change: Callable[[], Deferred[T]], paths: Sequence[str], directory: str | None
-    ) -> T:
+    async def _changed(self, change: Callable[[], Deferred[T]], paths: Sequence[str], directory: str | None) -> T:
         places = [place for path in paths if (place := self._keys.place(path)) is not None]
         if directory is not None:
             places += await self._below(directory)
@@ -288,37 +286,15 @@ class _CachedReads(CachedDriver):
         return (data, Version(version)) if self._clock.seconds() < float(until) else None
 
 
-@implementer(IPartial)
-class _Partial:
+class _Partial(WrappedPartial):
     """A partial object whose end is told to Redis."""
 
     def __init__(self, inner: IPartial, change: Callable[..., Deferred[Any]], path: str) -> None:
-        self._inner = inner
-        self._change = change
-        self._path = path
-
-    @property
-    def offset(self) -> int:
-        return self._inner.offset
-
-    @property
-    def state(self) -> bytes:
-        return self._inner.state
-
-    def write(self, batch: Sequence[bytes], at: int, tap: Tap | None = None) -> Deferred[None]:
-        return self._inner.write(batch, at, tap)
-
-    def checkpoint(self, state: bytes) -> Deferred[None]:
-        return self._inner.checkpoint(state)
-
-    def read(self, tap: Tap) -> Deferred[None]:
-        return self._inner.read(tap)
+        super().__init__(inner)
+        self._change, self._path = change, path
 
     def commit(self, path: str) -> Deferred[None]:
-        return self._change(lambda: self._inner.commit(path), [path, self._path], self._path)
+        return self._change(lambda: self.inner.commit(path), [path, self._path], self._path)
 
     def cancel(self) -> Deferred[None]:
-        return self._change(self._inner.cancel, [self._path], self._path)
-
-    def close(self) -> Deferred[None]:
-        return self._inner.close()
+        return self._change(self.inner.cancel, [self._path], self._path)

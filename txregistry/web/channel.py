@@ -115,7 +115,9 @@ class Channel(HTTPChannel):
     def _answered_at_once(self, data: bytes) -> bool:
         """Whether a request, whose whole head came in one piece, was answered from what is kept of former answers."""
         hot = self.site.hot
-        if hot is None or self.site.retiring or self.phase is not Phase.IDLE or self._buffer or self.requests:
+        if hot is None or self.site.retiring or self.phase is not Phase.IDLE or self.paused:
+            return False
+        if self._buffer or self.requests:
             return False
         answer = hot.answer(self, data)
         if answer is None:
@@ -132,13 +134,14 @@ class Channel(HTTPChannel):
 
     def _mind_head(self) -> None:
         """If a next head has begun to come, start its deadline."""
-        if self.phase is Phase.IDLE and (self._buffer or self.requests):
+        if self.phase is Phase.IDLE and not self.paused and (self._buffer or self.requests):
             self.phase = Phase.HEAD
             self.setTimeout(self.site.head_timeout)
 
     def lineReceived(self, line: bytes) -> None:
         """Take a line of a head, as long as the head is not too large."""
         if self.phase is Phase.CLOSING:
+            self._drain(self.clearLineBuffer())  # at once: each line that is looked for copies all behind it
             return
         if self._receivedHeaderSize + len(line) > self.totalHeadersSize:
             self.lineLengthExceeded(line)
@@ -159,7 +162,11 @@ class Channel(HTTPChannel):
         if self._receivedHeaderCount >= self.maxHeaders:
             self._refuse(431, f"the request has more than {self.maxHeaders} headers")
             return False
-        return bool(super().headerReceived(line))
+        try:
+            return bool(super().headerReceived(line))
+        except ValueError:  # a length of more digits than Python takes for a number
+            self._refuse(400, "the request's head is malformed")
+            return False
 
     def rawDataReceived(self, data: bytes) -> None:
         """Take bytes of a body, or of a next request that has to wait."""
@@ -198,8 +205,12 @@ class Channel(HTTPChannel):
         """Go on after an answer, see the table above: Twisted may only hear of it once the request is whole."""
         if self.phase is Phase.WHOLE:
             self.phase = Phase.IDLE if self.persistent else Phase.CLOSING
+            # Who has asked for much and reads nothing is answered no more: each answer would be held in memory.
+            self.paused = self._waitingForTransport and bool(self.persistent)
             self._mind_silence()
-            super().requestDone(request)  # parses what else has come
+            super().requestDone(request)  # parses what else has come, unless paused
+            if self.paused:
+                self.hold_body()
         elif self.phase is Phase.BODY and (self.persistent or request.body.remaining == 0):
             self.phase = Phase.REST
             self._end_body_pace()
@@ -286,6 +297,10 @@ class Channel(HTTPChannel):
         super().resumeProducing()
         if self.phase is Phase.BODY and self.requests[0].body.held:
             self.hold_body()
+        if self.paused:
+            self.paused = False
+            self._mind_silence()
+            self.dataReceived(b"")  # the requests that had to wait
 
     # -- refusals and ends -------------------------------------------------------------------------------------
 
@@ -316,17 +331,18 @@ class Channel(HTTPChannel):
 
     def _mind_silence(self) -> None:
         """Give a client time for its next request; or for the rest of its last answer, where nobody minds its pace."""
-        if self.phase is Phase.CLOSING and self._has_own_transport:
+        waiting = self.phase is Phase.CLOSING or self.paused
+        if waiting and self._has_own_transport:
             self.setTimeout(None)
         else:
-            self.setTimeout(self.site.idle_timeout)
+            self.setTimeout(self.site.idle_timeout + (BUFFERED / self.site.minimum_rate if self.paused else 0))
 
     def readConnectionLost(self) -> None:
         """Note that the client has sent its last byte: what it has asked for completely is answered.
 
         Nothing is read while an answer is made, and when reading goes on after it this is called again.
         """
-        if self.phase is not Phase.WHOLE:
+        if self.phase is not Phase.WHOLE and not self.paused:
             self.transport.loseConnection()
 
     def writeConnectionLost(self) -> None:

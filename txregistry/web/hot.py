@@ -229,6 +229,7 @@ class Hot:
             return
         self._drop(target)
         kept = self._kept[target] = Kept(fields, body, proof, v1, admits, expires)
+        kept.size += len(target)  # before V1's paths may stand any number of slashes
         self.size += kept.size
         while self.size > self._limit:
             self._drop(next(iter(self._kept)))

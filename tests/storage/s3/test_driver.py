@@ -31,8 +31,9 @@ if SKIP is None:
     from tests.storage.s3.mock import as_google, fill, left, new_bucket, new_mock
     from txregistry.storage.s3 import partial as s3_partial
     from txregistry.storage.s3.driver import S3Driver
-    from txregistry.storage.s3.partial import COMMIT_HOLD, HOLD, home
     from txregistry.storage.s3.segments import SEGMENT, Budget
+    from txregistry.storage.segmented.names import home
+    from txregistry.storage.segmented.records import COMMIT_HOLD, HOLD
 
 SESSION = "docker/registry/v2/repositories/a/b/_uploads/0001"
 BLOB = "docker/registry/v2/blobs/sha256/00/0000/data"

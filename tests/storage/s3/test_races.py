@@ -21,7 +21,8 @@ if not MISSING:
     from txregistry.storage.s3 import segments
     from txregistry.storage.s3.bucket import Bucket
     from txregistry.storage.s3.driver import S3Driver
-    from txregistry.storage.s3.partial import home, records_of
+    from txregistry.storage.s3.partial import records_of
+    from txregistry.storage.segmented.names import home
 else:
     Bucket = object  # type: ignore[assignment,misc] # the class below must have a base; its tests are skipped
 

@@ -23,9 +23,10 @@ from txregistry.interfaces import (
     Stat,
     Version,
 )
+from txregistry.storage.clock import Clock
 from txregistry.storage.elliptics import mending, partial, watching
 from txregistry.storage.elliptics.groups import Groups, Stamps, quorum_of
-from txregistry.storage.elliptics.partial import EllipticsPartial, Tells
+from txregistry.storage.elliptics.partial import EllipticsPartial
 from txregistry.storage.elliptics.session import Options, Sessions
 from txregistry.storage.elliptics.tree import PIECE, Opened, Tree
 from txregistry.storage.pool import Lanes
@@ -91,7 +92,7 @@ class EllipticsDriver:
         options: Options,
         groups: Sequence[int],
         pool: Lanes,
-        clock: Tells,
+        clock: Clock,
         quorum: int | None = None,
         timer: IReactorTime | None = None,
     ) -> None:

@@ -18,7 +18,7 @@ import uuid
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
 from twisted.internet.defer import Deferred, fail
 from zope.interface import implementer
@@ -26,6 +26,8 @@ from zope.interface import implementer
 from txregistry.concurrency import start
 from txregistry.errors import Busy, LostRace, NotFound, StorageError, WrongOffset
 from txregistry.interfaces import IPartial, PartialInfo, Tap
+from txregistry.model.uploads import STATE_LIMIT
+from txregistry.storage.clock import Clock
 from txregistry.storage.elliptics.connection import Lost, Refused
 from txregistry.storage.elliptics.directories import PARTIAL, parent_of
 from txregistry.storage.elliptics.groups import ATTEMPTS, Groups, outage
@@ -49,17 +51,6 @@ HOLD, RENEW = 5.0, 1.0
 
 #: The same for a commit, during which no byte of a client moves.
 COMMIT_HOLD = 60.0
-
-#: Most bytes of the caller's in a checkpoint.
-STATE_LIMIT = 4096
-
-
-class Tells(Protocol):
-    """What tells the time of the epoch; a reactor does."""
-
-    def seconds(self) -> float:
-        """Seconds of the epoch."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -158,7 +149,7 @@ def _finish_end(tree: Tree, groups: Groups, path: str, stamp: Stamp) -> None:
 class EllipticsPartial:
     """A held partial object. What begins with an underscore and returns no Deferred blocks and runs in the pool."""
 
-    def __init__(self, tree: Tree, pool: Lanes, clock: Tells, path: str) -> None:
+    def __init__(self, tree: Tree, pool: Lanes, clock: Clock, path: str) -> None:
         self._tree, self._pool, self._now, self._path = tree, pool, clock.seconds, path
         self._record, self._stamp = Record(), (0, b"")
         self._holder = uuid.uuid4().hex

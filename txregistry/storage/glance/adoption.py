@@ -14,11 +14,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime
 
-from twisted.internet.defer import Deferred
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 
-from txregistry.concurrency import start
 from txregistry.errors import LostRace, NotFound, Unavailable
 from txregistry.interfaces import IStorageDriver
 from txregistry.storage import layout
@@ -26,6 +23,7 @@ from txregistry.storage.glance.client import Glance, Image
 from txregistry.storage.glance.mover import Mover
 from txregistry.storage.glance.places import DIGEST, IMAGE_ID, Places, Thing
 from txregistry.storage.glance.records import GLANCE, GONE, HOME, UNPROVEN, Held, Record, Records
+from txregistry.storage.jobs import Shared
 
 SCANNED = f"{HOME}/scanned"
 #: For so many seconds a thing that Glance did not have is not looked for again, and of so many things that is known.
@@ -54,7 +52,7 @@ class Adoption:
         self._alternate, self._records, self._client = alternate, records, client
         self._places, self._mover, self._seconds = places, mover, seconds
         self._scanned = False
-        self._waiting: list[Deferred[None]] | None = None
+        self._search = Shared(self.scan)
         self._missed: dict[str, float] = {}
 
     async def ready(self) -> None:
@@ -64,25 +62,8 @@ class Adoption:
         try:
             await self._alternate.stat(SCANNED)
         except NotFound:
-            await self._shared()
+            await self._search.ask()
         self._scanned = True
-
-    def _shared(self) -> Deferred[None]:
-        """One search on behalf of all who wait."""
-        waiter: Deferred[None] = Deferred()
-        if self._waiting is not None:
-            self._waiting.append(waiter)
-            return waiter
-        self._waiting = [waiter]
-
-        def ended(result: int | Failure) -> None:
-            waiting, self._waiting = self._waiting or [], None
-            for each in waiting:
-                if not each.called:
-                    each.errback(result) if isinstance(result, Failure) else each.callback(None)
-
-        start(self.scan()).addBoth(ended)
-        return waiter
 
     async def look(self, thing: Thing) -> bool:
         """Look for a thing of which there is no record; whether there is one now.

@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 
 from txregistry.errors import NoSpace, NotFound, StorageError, Unavailable
 from txregistry.interfaces import Access
-from txregistry.storage.openstack.http import Answer, Http, Stream, Upload
+from txregistry.storage.openstack.http import Answer, Http, Stream, Upload, whole
 from txregistry.storage.openstack.keystone import Keystone
 from txregistry.storage.openstack.tokens import Refused
 
@@ -123,18 +123,7 @@ class Glance:
         body: Callable[[], bytes | Upload] | None = None,
         path: str = "",
     ) -> Answer:
-        stream = await self._open(method, target, headers, body, path)
-        try:
-            pieces: list[bytes] = []
-            size = 0
-            while piece := await stream.read():
-                pieces.append(piece)
-                size += len(piece)
-                if size > PAGE_LIMIT:
-                    raise Unavailable(path, f"an answer of more than {PAGE_LIMIT} bytes to {method}")
-            return Answer(stream.status, stream.headers, b"".join(pieces))
-        finally:
-            stream.close()
+        return await whole(await self._open(method, target, headers, body, path), method, path, PAGE_LIMIT)
 
     @staticmethod
     def _check(answer: Answer | Stream, method: str, path: str, fine: Sequence[int]) -> None:

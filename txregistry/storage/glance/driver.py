@@ -28,7 +28,6 @@ from txregistry.interfaces import (
     PartialInfo,
     Reconciled,
     Stat,
-    Tap,
     Version,
 )
 from txregistry.storage import layout
@@ -43,6 +42,7 @@ from txregistry.storage.glance.records import Record, Records
 from txregistry.storage.glance.tree import Tree
 from txregistry.storage.openstack.http import Upload
 from txregistry.storage.pool import Lanes
+from txregistry.storage.wrapped import WrappedPartial
 
 #: Age in seconds at which bytes in the alternate that no record names are leftovers, of whatever was ever so slow.
 LEFTOVER = 24 * 3600.0
@@ -235,41 +235,18 @@ class GlanceDriver:
         await self.alternate.close()
 
 
-@implementer(IPartial)
-class _Partial:
+class _Partial(WrappedPartial):
     """A partial object of the alternate, whose end may be a thing."""
 
     def __init__(self, inner: IPartial, places: Places, records: Records, tree: Tree) -> None:
-        self._inner, self._places, self._records, self._tree = inner, places, records, tree
-
-    @property
-    def offset(self) -> int:
-        return self._inner.offset
-
-    @property
-    def state(self) -> bytes:
-        return self._inner.state
-
-    def write(self, batch: Sequence[bytes], at: int, tap: Tap | None = None) -> Deferred[None]:
-        return self._inner.write(batch, at, tap)
-
-    def checkpoint(self, state: bytes) -> Deferred[None]:
-        return self._inner.checkpoint(state)
-
-    def read(self, tap: Tap) -> Deferred[None]:
-        return self._inner.read(tap)
+        super().__init__(inner)
+        self._places, self._records, self._tree = places, records, tree
 
     def commit(self, path: str) -> Deferred[None]:
         thing = self._places.thing(path)
-        return self._inner.commit(path) if thing is None else start(self._commit(thing))
+        return self.inner.commit(path) if thing is None else start(self._commit(thing))
 
     async def _commit(self, thing: Thing) -> None:
-        name, size = self._records.new_name(thing.path), self._inner.offset
-        await self._inner.commit(name)
+        name, size = self._records.new_name(thing.path), self.inner.offset
+        await self.inner.commit(name)
         await self._tree.install(thing, size, name)
-
-    def cancel(self) -> Deferred[None]:
-        return self._inner.cancel()
-
-    def close(self) -> Deferred[None]:
-        return self._inner.close()

@@ -94,7 +94,11 @@ async def ask(
     path: str = "", limit: int = ANSWER_LIMIT,
 ) -> Answer:  # fmt: skip
     """Send a request; its whole answer. Unavailable without one, or with one larger than `limit` bytes."""
-    stream = await http.open(method, url, headers, body, path)
+    return await whole(await http.open(method, url, headers, body, path), method, path, limit)
+
+
+async def whole(stream: Stream, method: str, path: str = "", limit: int = ANSWER_LIMIT) -> Answer:
+    """All of an answer, which is closed then. Unavailable when it was cut off, or is larger than `limit` bytes."""
     try:
         pieces: list[bytes] = []
         size = 0

@@ -6,11 +6,8 @@ from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from twisted.internet.defer import Deferred
-from twisted.python.failure import Failure
-
-from txregistry.concurrency import start
 from txregistry.errors import Unavailable
+from txregistry.storage.jobs import Shared
 
 #: A token is renewed so many seconds before its end, or when so much of its life is left, whichever is later.
 AHEAD_SECONDS, AHEAD_SHARE = 60.0, 0.2
@@ -38,14 +35,14 @@ class Tokens:
         self._sign_in, self._seconds = sign_in, seconds
         self._session: Session | None = None
         self._renew_at = self._end = 0.0
-        self._waiting: list[Deferred[Session]] | None = None
+        self._renewal = Shared(self._renew)
 
     async def session(self) -> Session:
         """The session in use. Refused, or Unavailable when nobody can be asked and there is none that still holds."""
         if self._session is not None and self._seconds() < self._renew_at:
             return self._session
         try:
-            return await self._renewed()
+            return await self._renewal.ask()
         except Refused:
             raise
         except Unavailable:
@@ -58,26 +55,9 @@ class Tokens:
         if self._session is not None and self._session.token == token:
             self._session = None
 
-    def _renewed(self) -> Deferred[Session]:
-        waiter: Deferred[Session] = Deferred()
-        if self._waiting is not None:
-            self._waiting.append(waiter)
-            return waiter
-        self._waiting = [waiter]
+    async def _renew(self) -> Session:
         began = self._seconds()
-        # Whoever asked first may leave, without an end to it for the others.
-        start(self._sign_in()).addBoth(self._asked, began)
-        return waiter
-
-    def _asked(self, result: Session | Failure, began: float) -> None:
-        if isinstance(result, Session):
-            self._session, self._end = result, began + result.life
-            self._renew_at = self._end - min(AHEAD_SECONDS, AHEAD_SHARE * result.life)
-        waiting, self._waiting = self._waiting or [], None
-        for waiter in waiting:
-            if waiter.called:  # it was cancelled
-                continue
-            if isinstance(result, Failure):
-                waiter.errback(result)
-            else:
-                waiter.callback(result)
+        session = self._session = await self._sign_in()
+        self._end = began + session.life
+        self._renew_at = self._end - min(AHEAD_SECONDS, AHEAD_SHARE * session.life)
+        return session

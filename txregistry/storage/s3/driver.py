@@ -24,21 +24,23 @@ from txregistry.interfaces import (
     Stat,
     Version,
 )
+from txregistry.storage.clock import Clock
 from txregistry.storage.pool import Lanes
 from txregistry.storage.s3.bucket import Bucket
-from txregistry.storage.s3.partial import HOLD, PARTIALS, S3Partial, home, records_of
+from txregistry.storage.s3.partial import S3Partial, records_of
 from txregistry.storage.s3.reader import S3Reader
-from txregistry.storage.s3.records import Record, Tells
 from txregistry.storage.s3.segments import Budget
 from txregistry.storage.s3.signed import signed_url
 from txregistry.storage.s3.sweep import paths_below, sweep
+from txregistry.storage.segmented.names import below, beside, home
+from txregistry.storage.segmented.records import HOLD, Record
 
 
 @implementer(IStorageDriver, IHidesPartials, IRedirects, ISweeps)
 class S3Driver:
     """The contract of `IStorageDriver` over a bucket; the pool belongs to whoever made it."""
 
-    def __init__(self, bucket: Bucket, pool: Lanes, clock: Tells, budget: Budget | None = None) -> None:
+    def __init__(self, bucket: Bucket, pool: Lanes, clock: Clock, budget: Budget | None = None) -> None:
         self.bucket, self.pool, self.clock = bucket, pool, clock
         self._budget = budget or Budget()
 
@@ -108,7 +110,7 @@ class S3Driver:
 
         def job() -> None:
             keys = [path] if self.bucket.exists(path) else []
-            for prefix in (f"{path}/", home(path), f"{PARTIALS}/{path}/"):
+            for prefix in (f"{path}/", home(path), below(path)):
                 keys += [key for key, _ in self.bucket.keys(prefix)]
             if not keys:
                 raise NotFound(path)
@@ -130,8 +132,7 @@ class S3Driver:
 
     def _hold(self, path: str) -> S3Partial:
         number, etag, record, age = records_of(self.bucket, path).latest()
-        # Ages are differences of whole seconds.
-        if record.hold and age < record.hold + 1:
+        if record.is_held(age):
             raise Busy(path)
         partial = self._held(path, (number, etag, record))
         try:
@@ -158,10 +159,9 @@ class S3Driver:
         def job() -> Sequence[str]:
             names: list[str] = []
             token: str | None = None
-            begin = home(f"{prefix}/x").removesuffix("x/") if prefix else home("")
             while True:
-                entries, token = self.bucket.children(begin, token, 1000)
-                names += [f"{prefix}/{entry.name}" for entry in entries]
+                entries, token = self.bucket.children(beside(prefix), token, 1000)
+                names += [f"{prefix}/{entry.name}".removeprefix("/") for entry in entries]
                 if token is None:
                     return names
 

@@ -15,7 +15,6 @@ import uuid
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -24,29 +23,23 @@ from zope.interface import implementer
 
 from txregistry.errors import LostRace, NotFound, StorageError, Unavailable, WrongOffset
 from txregistry.interfaces import IPartial, Tap
+from txregistry.model.uploads import STATE_LIMIT
+from txregistry.storage.clock import Clock
+from txregistry.storage.jobs import in_order, patient
 from txregistry.storage.pool import Lanes
 from txregistry.storage.s3.bucket import Bucket
-from txregistry.storage.s3.jobs import in_order, patient
-from txregistry.storage.s3.records import NeverStood, Record, Records, Tells
+from txregistry.storage.s3.records import Records
 from txregistry.storage.s3.segments import Budget, Pieces, segment_size
+from txregistry.storage.segmented.names import home
+from txregistry.storage.segmented.records import COMMIT_HOLD, HOLD, RENEW, NeverStood, Record
+from txregistry.storage.segmented.sizes import full_and_tail
 
 T = TypeVar("T")
 
-PARTIALS = "_txregistry/partials"
 PIECE = 1024 * 1024
-STATE_LIMIT = 4096
-HOLD = 5.0  # seconds after the last byte, when a holder may be overtaken
-RENEW = 1.0
-COMMIT_HOLD = 60.0  # no byte of a client moves during a commit
-COMPLETE_RATE = 16 * 1024 * 1024  # bytes that even a slow server joins in a second, which tells nothing meanwhile
 #: Segments of one partial object, and parts of one commit, that are under way at once.
 PARALLEL = 3
-
-
-def home(path: str) -> str:
-    """Where the keys of a partial object begin; the `@` keeps a parent's partials apart from its children's."""
-    parent, slash, name = path.rpartition("/")
-    return f"{PARTIALS}/{parent}{slash}@/{name}/"
+COMPLETE_RATE = 16 * 1024 * 1024  # bytes that even a slow server joins in a second, which tells nothing meanwhile
 
 
 def records_of(bucket: Bucket, path: str) -> Records:
@@ -63,7 +56,7 @@ class S3Partial:
     """
 
     def __init__(
-        self, bucket: Bucket, pool: Lanes, clock: Tells, budget: Budget, path: str, held: tuple[int, str, Record]
+        self, bucket: Bucket, pool: Lanes, clock: Clock, budget: Budget, path: str, held: tuple[int, str, Record]
     ) -> None:
         self._bucket, self._pool, self._now, self._path = bucket, pool, clock.seconds, path
         self._budget = budget
@@ -71,12 +64,8 @@ class S3Partial:
         self._number, self._etag, self._record = held
         self._renewed, self._moved = self._now(), self._record.moved
         self.offset, self.state = self._record.offset, self._record.state
-        self._full = list(self._record.segments)  # large enough for their places
-        self._begin = sum(size for _, size in self._full)  # where the buffer begins
-        self._tail: tuple[str, int] | None = None
-        if self._full and self._full[-1][1] < segment_size(self._begin - self._full[-1][1]):
-            self._tail = self._full.pop()
-            self._begin -= self._tail[1]
+        # Segments that are large enough for their places, the last one if it is not, and where that or more begins.
+        self._full, self._tail, self._begin = full_and_tail(self._record.segments, segment_size)
         #: The bytes after the full segments; None as long as those of the tail were not fetched.
         self._buffer: Pieces | None = None if self._tail else Pieces()
         self._written: set[str] = set()  # segments that no record names
@@ -179,9 +168,8 @@ class S3Partial:
     def drop_unnamed(self) -> int:
         """After a claim: remove the segments that the record does not name, and let go of it; how many."""
         try:
-            named = {name for name, _ in self._record.segments}
             found = self._bucket.keys(f"{home(self._path)}segments/")
-            dead = [key for key, _ in found if key not in named]
+            dead = [key for key, _ in found if key not in self._record.names]
             self._bucket.delete_many(dead)
             return len(dead)
         finally:
@@ -235,14 +223,7 @@ class S3Partial:
     def _swap(self, hold: float, **changes: Any) -> None:
         """Write the next record; from then on this is the holder for `hold` seconds, at 0 no longer."""
         now = self._now()
-        record = replace(
-            self._record,
-            previous=self._etag,
-            nonce=uuid.uuid4().hex,
-            hold=hold,
-            moved=self._moved,
-            **changes,
-        )
+        record = self._record.successor(self._etag, hold=hold, moved=self._moved, **changes)
         try:
             self._etag = self._records.append(self._number + 1, record)
         except StorageError as error:
@@ -250,8 +231,7 @@ class S3Partial:
             if not isinstance(error, NeverStood):
                 self._written.clear()  # others may go on from this record, and need the segments it names
             raise
-        old = {name for name, _ in self._record.segments}
-        kept = {name for name, _ in record.segments}
+        old, kept = self._record.names, record.names
         self._number, self._record, self._renewed = self._number + 1, record, now
         self._written -= kept
         self._bucket.delete_many(sorted(old - kept))

@@ -1,60 +1,10 @@
-"""Who holds a partial object and what its last checkpoint was: compare and swap on a store that can only create."""
+"""The chain of records of a partial object: compare and swap made of `If-None-Match: *`, which S3 promises to keep."""
 
 from __future__ import annotations
 
-import base64
-import json
-import uuid
-from dataclasses import dataclass, field
-from typing import Protocol
-
 from txregistry.errors import LostRace, NotFound, Unavailable
 from txregistry.storage.s3.bucket import Bucket
-
-
-class Tells(Protocol):
-    """The part of a clock that is needed."""
-
-    def seconds(self) -> float:
-        """Seconds of the epoch."""
-        ...
-
-
-class NeverStood(LostRace):
-    """A record lost the race, and it is certain that nobody has built or ever will build on it."""
-
-
-@dataclass(frozen=True)
-class Record:
-    """What is known of a partial object to all who may want it; `upload` is the final key and id of a commit's upload.
-
-    It is held for `hold` seconds from when the record was written, by the clock of the store. `segments` are key and
-    size of each, and `moved` is when bytes last moved, in seconds of the epoch.
-    `previous` is the ETag of the record with the number before, and `nonce` sees to it that no two ETags are equal.
-    """
-
-    previous: str = ""
-    nonce: str = field(default_factory=lambda: uuid.uuid4().hex)
-    hold: float = 0.0
-    moved: float = 0.0
-    offset: int = 0
-    state: bytes = b""
-    segments: tuple[tuple[str, int], ...] = ()
-    upload: tuple[str, str] | None = None
-    ended: bool = False
-
-    def encode(self) -> bytes:
-        """As JSON."""
-        return json.dumps({**self.__dict__, "state": base64.b64encode(self.state).decode()}).encode()
-
-    @classmethod
-    def decode(cls, data: bytes) -> Record:
-        """From JSON."""
-        fields = json.loads(data)
-        fields["state"] = base64.b64decode(fields["state"])
-        fields["segments"] = tuple((name, size) for name, size in fields["segments"])
-        fields["upload"] = tuple(fields["upload"]) if fields["upload"] else None
-        return cls(**fields)
+from txregistry.storage.segmented.records import NeverStood, Record
 
 
 class Records:
@@ -84,7 +34,7 @@ class Records:
                 except NotFound:
                     break  # removed since the listing
                 record = Record.decode(data)
-                if number == 1 or numbers.get(number - 1) == record.previous:
+                if record.follows(number, numbers.get(number - 1)):
                     if record.ended:
                         raise NotFound(self._path)
                     return number, etag, record, age
@@ -105,7 +55,7 @@ class Records:
             if found != data:  # equal: a repeated request met its own first attempt
                 raise NeverStood(self._path) from None
         numbers = self._numbers()
-        follows = number == 1 or numbers.get(number - 1) == record.previous
+        follows = record.follows(number, numbers.get(number - 1))
         if not (follows and max(numbers) == number):
             # Removal goes upward. So where ours is there and its successor is not, it never belonged to a chain;
             # where it is gone, or has a successor, others may have gone on from it.

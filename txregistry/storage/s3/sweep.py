@@ -8,7 +8,8 @@ from typing import Protocol
 
 from txregistry.errors import Busy, LostRace, NotFound
 from txregistry.storage.s3.bucket import Bucket
-from txregistry.storage.s3.partial import PARTIALS, records_of
+from txregistry.storage.s3.partial import records_of
+from txregistry.storage.segmented.names import below, path_of
 
 
 class Held(Protocol):
@@ -19,16 +20,9 @@ class Held(Protocol):
         ...
 
 
-def path_of(key: str) -> str | None:
-    """The path of the partial object that a key belongs to; None if to none."""
-    parent, mark, rest = key.removeprefix(PARTIALS).rpartition("/@/")
-    name, below, _ = rest.partition("/")
-    return f"{parent}/{name}"[1:] if mark and below else None
-
-
 def paths_below(bucket: Bucket, prefix: str) -> list[str]:
     """The paths of the partial objects at any depth below a prefix. Blocks."""
-    found = {path_of(key) for key, _ in bucket.keys(f"{PARTIALS}/{prefix}/" if prefix else f"{PARTIALS}/")}
+    found = {path_of(key) for key, _ in bucket.keys(below(prefix))}
     return sorted(path for path in found if path is not None)
 
 
@@ -53,7 +47,7 @@ def _committing(bucket: Bucket) -> set[tuple[str, str]]:
     for path in paths_below(bucket, ""):
         with suppress(NotFound):
             _, _, record, age = records_of(bucket, path).latest()
-            if record.upload is not None and age < record.hold + 1:
+            if record.upload is not None and record.is_held(age):
                 found.add(record.upload)
     return found
 
@@ -68,7 +62,7 @@ def _sweep_segments(bucket: Bucket, before: float, hold: Callable[[str], Held]) 
     segments: dict[str, list[str]] = {}
     records: dict[str, list[str]] = {}
     recent: set[str] = set()
-    for key, _, modified in bucket.listing(f"{PARTIALS}/"):
+    for key, _, modified in bucket.listing(below("")):
         path = path_of(key)
         if path is None:
             continue
@@ -80,7 +74,7 @@ def _sweep_segments(bucket: Bucket, before: float, hold: Callable[[str], Held]) 
         pieces = segments.get(path, [])
         try:
             record = records_of(bucket, path).latest()[2]
-            if not {name for name, _ in record.segments}.issuperset(pieces):
+            if not record.names >= set(pieces):
                 removed += hold(path).drop_unnamed()
         except (Busy, LostRace):  # it lives
             continue

@@ -8,7 +8,7 @@ from contextlib import suppress
 from urllib.parse import quote, urlencode
 
 from txregistry.errors import LostRace, NoSpace, NotFound, StorageError, Unavailable
-from txregistry.storage.openstack.http import Answer, Body, Http, Stream
+from txregistry.storage.openstack.http import Answer, Body, Http, Stream, whole
 from txregistry.storage.openstack.tokens import Refused
 from txregistry.storage.swift.account import Account
 from txregistry.storage.swift.options import SwiftOptions
@@ -55,18 +55,10 @@ class Connection:
         for attempt in range(1, ATTEMPTS + 1):
             stream = await self.open(method, key, query, headers, body)
             try:
-                pieces, size = [], 0
-                while piece := await stream.read():
-                    pieces.append(piece)
-                    size += len(piece)
-                    if size > ANSWER_LIMIT:
-                        raise Unavailable(key or "", f"an answer of more than {ANSWER_LIMIT} bytes")
-                return Answer(stream.status, stream.headers, b"".join(pieces))
+                return await whole(stream, method, key or "", ANSWER_LIMIT)
             except Unavailable:  # cut off
                 if attempt == ATTEMPTS or method not in ("GET", "HEAD"):
                     raise
-            finally:
-                stream.close()
         raise AssertionError("the loop returns or raises")
 
     async def open(

@@ -6,7 +6,7 @@ large objects, whose segments lie below `_txregistry/segments`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -26,16 +26,16 @@ from txregistry.interfaces import (
     Stat,
     Version,
 )
+from txregistry.storage.clock import Clock
+from txregistry.storage.jobs import all_of, patient
 from txregistry.storage.openstack.blocking import BlockingHttp
-from txregistry.storage.openstack.waits import all_of
 from txregistry.storage.pool import Lanes
-from txregistry.storage.s3.jobs import patient
-from txregistry.storage.s3.partial import HOLD, PARTIALS, home
-from txregistry.storage.s3.records import Record
+from txregistry.storage.segmented.names import below, beside, home, path_of
+from txregistry.storage.segmented.records import HOLD, Record
 from txregistry.storage.swift.connection import Connection
 from txregistry.storage.swift.container import Container
 from txregistry.storage.swift.locks import Locks
-from txregistry.storage.swift.partial import SwiftPartial, Tells, records_of
+from txregistry.storage.swift.partial import SwiftPartial, records_of
 from txregistry.storage.swift.reader import open_reader
 from txregistry.storage.swift.records import Held
 from txregistry.storage.swift.segments import Memory, group_of, move_object, owners, remove_object
@@ -49,7 +49,7 @@ AT_ONCE = 8
 class SwiftDriver:
     """The contract of `IStorageDriver` over a container; the pool, for hashers, belongs to whoever made it."""
 
-    def __init__(self, container: Container, pool: Lanes, clock: Tells, memory: Memory | None = None) -> None:
+    def __init__(self, container: Container, pool: Lanes, clock: Clock, memory: Memory | None = None) -> None:
         self.container, self.pool, self.clock = container, pool, clock
         self._memory = memory or Memory()
         self._locks = Locks(container)
@@ -128,11 +128,11 @@ class SwiftDriver:
     async def _remove(self, path: str) -> None:
         found = await remove_object(self.container, path)
         keys: list[str] = []
-        for prefix in (f"{path}/", home(path), f"{PARTIALS}/{path}/"):
+        for prefix in (f"{path}/", home(path), below(path)):
             keys += [each.key for each in await self.container.keys(prefix)]
         if not found and not keys:
             raise NotFound(path)
-        partials = {_path_of(key) for key in keys if key.startswith(f"{PARTIALS}/")}
+        partials = _paths_of(key for key in keys if key.startswith(below("")))
         await self._each(keys, lambda key: remove_object(self.container, key))
         for partial in partials:
             group = group_of(partial)
@@ -159,8 +159,7 @@ class SwiftDriver:
 
     async def _take(self, path: str) -> IPartial:
         held = await records_of(self.container, path).latest()
-        # Ages are differences of whole seconds.
-        if held.record.hold and held.age < held.record.hold + 1:
+        if held.record.is_held(held.age):
             raise Busy(path)
         partial = self._held(path, held)
         try:
@@ -188,8 +187,8 @@ class SwiftDriver:
             names: list[str] = []
             cursor: str | None = None
             while True:
-                entries, cursor = await self.container.children(f"{PARTIALS}/{prefix}/@/", cursor, 1000)
-                names += [f"{prefix}/{entry.name}" for entry in entries]
+                entries, cursor = await self.container.children(beside(prefix), cursor, 1000)
+                names += [f"{prefix}/{entry.name}".removeprefix("/") for entry in entries]
                 if cursor is None:
                     return names
 
@@ -199,7 +198,7 @@ class SwiftDriver:
         """The paths of the partial objects at any depth below a prefix."""
 
         async def listing() -> Sequence[str]:
-            return list({_path_of(each.key) for each in await self.container.keys(f"{PARTIALS}/{prefix}/")})
+            return sorted(_paths_of(each.key for each in await self.container.keys(below(prefix))))
 
         return start(listing())
 
@@ -233,10 +232,9 @@ class SwiftDriver:
         return patient(closing())
 
 
-def _path_of(key: str) -> str:
-    """The path of the partial object to which a record belongs."""
-    parent, _, name = key.removeprefix(f"{PARTIALS}/").rpartition("/records/")[0].rpartition("/@/")
-    return f"{parent}/{name}"
+def _paths_of(keys: Iterable[str]) -> set[str]:
+    """The paths of the partial objects that keys belong to."""
+    return {path for key in keys if (path := path_of(key)) is not None}
 
 
 def at_once(coroutine: Coroutine[Any, Any, None]) -> None:

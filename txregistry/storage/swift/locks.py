@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from twisted.internet.defer import DeferredLock
 
 from txregistry.errors import LostRace, NotFound, Unavailable
-from txregistry.storage.s3.records import Record
+from txregistry.storage.segmented.records import Record
 from txregistry.storage.swift.container import Container
 from txregistry.storage.swift.records import Held, Records
 
@@ -67,7 +67,7 @@ class Locks:
             try:
                 found = await records.latest()
                 number, previous = found.number, found.etag
-                free = found.age >= found.record.hold + 1  # ages are differences of whole seconds
+                free = not found.record.is_held(found.age)
             except NotFound:
                 free = True
             if free:

@@ -11,8 +11,7 @@ import uuid
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
-from dataclasses import replace
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred, DeferredLock, fail
 from zope.interface import implementer
@@ -20,24 +19,22 @@ from zope.interface import implementer
 from txregistry.concurrency import start
 from txregistry.errors import LostRace, NotFound, StorageError, Unavailable, WrongOffset
 from txregistry.interfaces import IPartial, Tap
+from txregistry.model.uploads import STATE_LIMIT
+from txregistry.storage.clock import Clock
+from txregistry.storage.jobs import patient
 from txregistry.storage.pool import Lanes
-from txregistry.storage.s3.jobs import patient
-from txregistry.storage.s3.partial import COMMIT_HOLD, HOLD, PARALLEL, RENEW, STATE_LIMIT, home
-from txregistry.storage.s3.records import NeverStood
+from txregistry.storage.segmented.names import home
+from txregistry.storage.segmented.records import COMMIT_HOLD, HOLD, RENEW, NeverStood
+from txregistry.storage.segmented.sizes import full_and_tail
 from txregistry.storage.swift.container import Container
-from txregistry.storage.swift.reader import SwiftChunks
+from txregistry.storage.swift.reader import segment_chunks
 from txregistry.storage.swift.records import Held, Records
 from txregistry.storage.swift.segments import Memory, assemble, group_of, put_over, see_whole, segment_size, used
 
 T = TypeVar("T")
 
-
-class Tells(Protocol):
-    """The part of a clock that is needed."""
-
-    def seconds(self) -> float:
-        """Seconds of the epoch."""
-        ...
+#: Segments of one partial object that are under way at once.
+PARALLEL = 3
 
 
 def records_of(container: Container, path: str) -> Records:
@@ -49,19 +46,15 @@ def records_of(container: Container, path: str) -> Records:
 class SwiftPartial:
     """A partial object that is held. `_lock` lets one verb work at a time, or others that need memory."""
 
-    def __init__(self, container: Container, pool: Lanes, clock: Tells, memory: Memory, path: str, held: Held) -> None:
+    def __init__(self, container: Container, pool: Lanes, clock: Clock, memory: Memory, path: str, held: Held) -> None:
         self._container, self._pool, self._now, self._path = container, pool, clock.seconds, path
         self._memory = memory
         self._records, self._group = records_of(container, path), group_of(path)
         self._number, self._etag, self._record = held.number, held.etag, held.record
         self._renewed, self._moved = self._now(), self._record.moved
         self.offset, self.state = self._record.offset, self._record.state
-        self._full = list(self._record.segments)  # large enough for their places
-        self._begin = sum(size for _, size in self._full)  # where what follows them begins
-        self._tail: tuple[str, int] | None = None
-        if self._full and self._full[-1][1] < segment_size(self._begin - self._full[-1][1]):
-            self._tail = self._full.pop()
-            self._begin -= self._tail[1]
+        # Segments that are large enough for their places, the last one if it is not, and where that or more begins.
+        self._full, self._tail, self._begin = full_and_tail(self._record.segments, segment_size)
         #: The bytes after the full segments; None as long as those of the tail were not fetched.
         self._buffer: list[bytes] | None = None if self._tail else []
         self._written: set[str] = set()  # segments that no record names
@@ -155,9 +148,7 @@ class SwiftPartial:
     async def _swap(self, hold: float, rivals: bool = False, **changes: Any) -> None:
         """Write the next record; from then on this is the holder for `hold` seconds, at 0 no longer."""
         now = self._now()
-        record = replace(
-            self._record, previous=self._etag, nonce=uuid.uuid4().hex, hold=hold, moved=self._moved, **changes
-        )
+        record = self._record.successor(self._etag, hold=hold, moved=self._moved, **changes)
         try:
             self._etag = await self._records.append(self._number + 1, record, rivals)
         except StorageError as error:
@@ -165,8 +156,7 @@ class SwiftPartial:
             if not isinstance(error, NeverStood):
                 self._written.clear()  # others may go on from this record, and need the segments it names
             raise
-        old = {name for name, _ in self._record.segments}
-        kept = {name for name, _ in record.segments}
+        old, kept = self._record.names, record.names
         self._number, self._record, self._renewed = self._number + 1, record, now
         self._written -= kept
         for name in sorted(old - kept):
@@ -228,11 +218,8 @@ class SwiftPartial:
     async def _load(self) -> list[bytes]:
         if self._buffer is None:
             assert self._tail is not None, "bytes that are not in memory are in the tail"
-            self._buffer = [piece async for piece in self._pieces(*self._tail)]
+            self._buffer = [piece async for piece in segment_chunks(self._container, *self._tail)]
         return self._buffer
-
-    def _pieces(self, name: str, size: int) -> SwiftChunks:
-        return SwiftChunks(self._container, name, None, None, 0, size)
 
     async def _keep_tail(self) -> None:
         """Put the bytes that are only in memory into a segment."""
@@ -266,7 +253,7 @@ class SwiftPartial:
     async def _read(self, tap: Tap) -> None:
         await self._all_sent()
         for name, size in self._full:
-            async for piece in self._pieces(name, size):
+            async for piece in segment_chunks(self._container, name, size):
                 await self._pool.run(tap, [piece])
                 self._moved = self._now()
                 await self._renew()

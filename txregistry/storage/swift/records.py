@@ -1,6 +1,6 @@
 """Who holds something and what was last saved of it: compare and swap on a store that can only create.
 
-The records are those of the S3 engine, and the rules of their chain are the same. What differs is what one may rely on.
+The records and the rules of their chain are those of `storage/segmented`; on Swift one may rely on less than on S3.
 A listing may be late, so each record that matters is asked for itself, and all its copies are. And that nothing is
 there yet is looked at when a PUT begins, so that of two at the same moment both may succeed, of which the later one
 stays. Therefore whoever has written a record looks whether it is still his own, after as long as a rival's request can
@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 from txregistry.concurrency import start
 from txregistry.errors import LostRace, NotFound
-from txregistry.storage.openstack.waits import all_of
-from txregistry.storage.s3.records import NeverStood, Record
+from txregistry.storage.jobs import all_of
+from txregistry.storage.segmented.records import NeverStood, Record
 from txregistry.storage.swift.container import Container
 
 #: How many times the duration of its own PUT a claim waits for rivals, and the shortest wait in seconds.
@@ -80,7 +80,7 @@ class Records:
             if not queue:
                 queue.append(number + 1)
         for held in reversed(there):
-            if held.number == 1 or below.get(held.number - 1) == held.record.previous:
+            if held.record.follows(held.number, below.get(held.number - 1)):
                 return held, changing
         return None, changing
 
@@ -98,7 +98,7 @@ class Records:
         if rivals:
             await self._container.connection.http.sleep(max(SHORTEST, RIVALS * (self._now() - began)))
         own, before, after = await all_of([start(self._etag(number + step)) for step in (0, -1, 1)])
-        if own != etag or after is not None or (number > 1 and before != record.previous):
+        if own != etag or after is not None or not record.follows(number, before):
             # Removal goes upward. So where ours is there and its successor is not, it never belonged to a chain;
             # where it is gone, or has a successor, others may have gone on from it.
             if own == etag and after is None:

@@ -8,14 +8,14 @@ from collections.abc import Coroutine, Iterable
 from typing import Any, Protocol
 
 from txregistry.errors import LostRace, NotFound, Unavailable
+from txregistry.storage.segmented.memory import Unsent
+from txregistry.storage.segmented.sizes import size_at
 from txregistry.storage.swift.container import Container
 
 SEGMENTS = "_txregistry/segments"
 _MIB = 1024 * 1024
 #: The smallest segment but the last, and the largest, in bytes.
 SMALLEST, LARGEST = 8 * _MIB, 32 * _MIB
-#: Between them a segment is this share of all that comes before it.
-SHARE = 1000
 #: The most entries of a manifest. A longer one is a manifest of manifests.
 ENTRIES = 1000
 #: Says that the segments beside it belong to objects; it holds the paths of those.
@@ -26,7 +26,7 @@ _INNER = "manifest-"
 
 def segment_size(begin: int) -> int:
     """The size of the segment that begins at this offset, in bytes."""
-    return min(LARGEST, max(SMALLEST, -(-(begin // SHARE) // _MIB) * _MIB))
+    return min(LARGEST, size_at(begin, SMALLEST))
 
 
 def group_of(path: str) -> str:
@@ -187,32 +187,12 @@ class Spills(Protocol):
         ...
 
 
-class Memory:
-    """The unsent bytes of all partial objects of a process.
-
-    It bounds nothing by itself: whoever adds to it lets those send theirs that have added nothing for longest.
-    """
-
-    def __init__(self, limit: int = 48 * _MIB) -> None:
-        self._limit = limit
-        self._held: dict[Spills, int] = {}
-
-    @property
-    def exceeded(self) -> bool:
-        """Whether there are too many."""
-        return sum(self._held.values()) > self._limit
-
-    def note(self, holder: Spills, size: int) -> None:
-        """A holder has so many bytes now, as the one that moved last; none with 0."""
-        self._held.pop(holder, None)
-        if size:
-            self._held[holder] = size
+class Memory(Unsent[Spills]):
+    """The unsent bytes of all partial objects of a process."""
 
     async def relieve(self, but: Spills) -> None:
         """Let others send theirs until enough is free."""
-        for holder in [each for each in self._held if each is not but]:
+        for holder in self.others(but):
             if not self.exceeded:
                 return
-            left = await holder.spill()
-            if holder in self._held:
-                self._held[holder] = left
+            self.left(holder, await holder.spill())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from txregistry.errors import NotFound
-from txregistry.storage.s3.partial import PARTIALS, home
+from txregistry.storage.segmented.names import below, home
 from txregistry.storage.swift.container import Container, Listed
 from txregistry.storage.swift.locks import LOCKS
 from txregistry.storage.swift.segments import MARK, SEGMENTS
@@ -15,7 +15,7 @@ async def sweep(container: Container, before: float) -> int:
     groups: dict[str, list[Listed]] = {}
     for each in await container.keys(f"{SEGMENTS}/"):
         groups.setdefault(each.key.rpartition("/")[0] + "/", []).append(each)
-    held = {each.key.rpartition("records/")[0] for each in await container.keys(f"{PARTIALS}/")}
+    held = {each.key.rpartition("records/")[0] for each in await container.keys(below(""))}
     orphans = [
         each.key
         for group, segments in groups.items()
