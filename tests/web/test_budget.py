@@ -2,12 +2,13 @@
 
 from typing import cast
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, succeed
+from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from txregistry.concurrency import start
-from txregistry.errors import BodyTooLarge
-from txregistry.web.budget import SMALL, Budget
+from txregistry.errors import BodyTooLarge, TooManyRequests
+from txregistry.web.budget import PATIENCE, SMALL, Budget
 from txregistry.web.request import RegistryRequest
 
 LARGE = SMALL + 1
@@ -17,28 +18,35 @@ LIMIT = 10 * LARGE
 class Request:
     """As much of a request as is looked at."""
 
-    def __init__(self, length, body=b"x"):
-        self.body = self
+    def __init__(self, clock, length, come):
+        self.site = self.body = self
+        self.reactor = clock
         self.length = length
-        self.data = body
+        self.come = come
 
     async def read(self, limit):
         if self.length is not None and self.length > limit:
             raise BodyTooLarge(limit)
-        return self.data
+        await self.come
+        return b"x"
+
+    def fail(self, error):
+        self.come.errback(error)
 
 
 class BudgetTests(SynchronousTestCase):
     def setUp(self):
+        self.clock = Clock()
         self.budget = Budget(3 * LARGE)
         self.running = []
 
-    def hold(self, length):
-        """Begin to hold a body of this length; what ends it."""
+    def hold(self, length, come=None):
+        """Begin to hold a body of this length, which is here, or comes when `come` fires; what ends it."""
         end: Deferred[None] = Deferred()
+        request = cast(RegistryRequest, Request(self.clock, length, come or succeed(None)))
 
         async def run():
-            async with self.budget.body(cast(RegistryRequest, Request(length)), LIMIT) as data:
+            async with self.budget.body(request, LIMIT) as data:
                 self.assertEqual(data, b"x")
                 self.running.append(length)
                 try:
@@ -79,6 +87,27 @@ class BudgetTests(SynchronousTestCase):
         self.failureResultOf(waiting[1], CancelledError)
         self.assertEqual(self.running, [LARGE, LARGE])
         self.assertNoResult(behind[1])
+
+    def test_slow_bodies(self):
+        """They may take their time as long as nobody waits for theirs."""
+        slow = [self.hold(LARGE, Deferred()) for _ in range(2)]
+        self.clock.advance(10 * PATIENCE)
+        here, waiting = self.hold(LARGE), self.hold(LARGE)
+        late, small = self.hold(LARGE, Deferred()), self.hold(SMALL, Deferred())
+        self.clock.advance(PATIENCE - 1)
+        for _, done in (*slow, here, waiting, late, small):
+            self.assertNoResult(done)
+        self.clock.advance(1)
+        for _, done in slow:
+            self.failureResultOf(done, TooManyRequests)
+        self.assertEqual(self.running, [LARGE, LARGE])
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        next_one = self.hold(LARGE)
+        self.clock.advance(PATIENCE)
+        self.failureResultOf(late[1], TooManyRequests)
+        for _, done in (here, waiting, small, next_one):
+            self.assertNoResult(done)
+        self.assertEqual(self.running, [LARGE, LARGE, LARGE])
 
     def test_failures_give_back(self):
         for _ in range(5):

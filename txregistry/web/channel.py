@@ -15,7 +15,8 @@ on the phase:
 Each timer is a deadline: a byte that trickles in prolongs none. In every phase a client has to take what is sent to it
 at a minimum rate, which its transport minds; see `pace.py`.
 
-A client may close its side when it has sent its requests, and still gets all answers.
+A client may close its side when it has sent its requests, and still gets all answers. While it leaves answers unread,
+the channel is `paused`: its next requests are not parsed.
 """
 
 # The methods of HTTPChannel have no annotations, so that calling the overridden one would be an error everywhere.
