@@ -36,6 +36,7 @@ if importlib.util.find_spec("boto3") is not None:
     from txregistry.storage.s3.options import S3Options, root_of
     from txregistry.storage.s3.partial import records_of
     from txregistry.storage.segmented.names import PARTIALS
+    from txregistry.storage.segmented.records import COMMIT_HOLD
 
 clock: Any = reactor
 
@@ -184,7 +185,7 @@ class OutageTests(WithS3, SynchronousTestCase):
         wall = Wall()
         driver = self.driver(root_of(self.server.storage), ImmediatePool(), wall)
         bucket = driver.bucket
-        time.sleep(8)  # no hold has its second renewed any more
+        time.sleep(COMMIT_HOLD + 3)  # no hold lasts any more, not that of a commit either which the outage cut off
         dead = result_of(driver.sweep(time.time() + 60))
         # Of a session that a client may go on with, what was acknowledged stays; nothing else does.
         named: set[str] = set()
